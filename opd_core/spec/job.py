@@ -1,0 +1,219 @@
+"""What a job asks for."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from opd_core.spec.base import Spec
+from opd_core.spec.method import MethodSpec
+
+# A Hugging Face id (owner/name), a built-in demo/* model, or an absolute directory below an allowed root.
+_MODEL_ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?$")
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.:-]{0,95}$")]
+Label = Annotated[str, StringConstraints(max_length=256)]
+
+
+def _check_reference(value: str, what: str) -> str:
+    if value.startswith("/"):
+        if "\x00" in value or ".." in value.split("/"):
+            raise ValueError(f"a {what} directory must be an absolute path without '..'")
+        return value
+    if not _MODEL_ID.match(value):
+        raise ValueError(f"a {what} is 'owner/name', a built-in 'demo/...' name, or an absolute directory")
+    return value
+
+
+class ModelSpec(Spec):
+    """A causal language model: a hub id, a directory below an allowed root, or a built-in demo/* model."""
+
+    model: str = Field(max_length=1024, examples=["demo/student"])
+    revision: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9._-]{1,128}$", description="Commit, tag or branch of a hub model."
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _reference(cls, value: str) -> str:
+        return _check_reference(value, "model")
+
+
+class Verifier(Spec):
+    """Scores an answer as right or wrong."""
+
+    kind: Literal["exact_match", "last_number", "regex"] = "exact_match"
+    pattern: str | None = Field(
+        None,
+        max_length=512,
+        description="regex only: the first group (or the whole match) of the last match is compared with the answer.",
+    )
+
+    @model_validator(mode="after")
+    def _pattern_goes_with_regex(self) -> Verifier:
+        if self.kind == "regex":
+            if not self.pattern:
+                raise ValueError("verifier.kind 'regex' needs verifier.pattern")
+            try:
+                re.compile(self.pattern)
+            except re.error as error:
+                raise ValueError(f"verifier.pattern is not a regular expression: {error}") from error
+        elif self.pattern is not None:
+            raise ValueError(f"verifier.pattern is only for verifier.kind 'regex', not '{self.kind}'")
+        return self
+
+
+class TaskSpec(Spec):
+    """Where prompts and answers come from: a built-in task, or a file of the user's."""
+
+    name: str | None = Field(None, pattern=r"^demo/[a-z0-9-]+$", examples=["demo/word-problems"])
+    dataset: str | None = Field(
+        None,
+        max_length=1024,
+        description="A .jsonl, .json, .parquet or .csv file below an allowed data root.",
+    )
+    prompt_column: str = Field("prompt", max_length=128)
+    answer_column: str | None = Field(
+        None, max_length=128, description="Without it nothing is verified and no accuracy is reported."
+    )
+    system_prompt: str | None = Field(None, max_length=8192)
+    template: Literal["auto", "chat", "plain"] = Field(
+        "auto",
+        description="chat = the student tokenizer's chat template; auto = chat where it has one, else plain.",
+    )
+    verifier: Verifier = Verifier()
+    eval_examples: int = Field(
+        200,
+        ge=0,
+        le=10_000,
+        description="Held-out problems for evaluation, never trained on (at most half of a file).",
+    )
+    eval_dataset: str | None = Field(None, max_length=1024, description="A separate evaluation file.")
+    max_prompt_tokens: int = Field(1024, ge=1, le=131_072)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TaskSpec:
+        if (self.name is None) == (self.dataset is None):
+            raise ValueError("give exactly one of task.name (a built-in task) and task.dataset (your file)")
+        return self
+
+
+class RolloutSpec(Spec):
+    """Who writes, how much and how."""
+
+    prompts_per_step: int = Field(32, ge=1, le=65_536)
+    samples_per_prompt: int = Field(1, ge=1, le=256)
+    max_new_tokens: int = Field(48, ge=1, le=131_072)
+    temperature: float = Field(1.0, gt=0.0, le=10.0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+
+
+class BatchingSpec(Spec):
+    """How one step is cut into pieces that fit the memory. It never changes the update."""
+
+    micro_tokens: int | Literal["auto"] = Field(
+        "auto", description="Tokens (prompt + completion, padded) per gradient micro-batch; auto = 16384."
+    )
+
+    @field_validator("micro_tokens")
+    @classmethod
+    def _positive(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("must be at least 1, or 'auto'")
+        return value
+
+
+class OptimizerSpec(Spec):
+    """AdamW with warm-up and decay."""
+
+    lr: float = Field(1e-5, gt=0.0, le=1.0)
+    warmup_steps: int = Field(10, ge=0)
+    decay: Literal["linear", "cosine", "constant"] = "linear"
+    min_lr_ratio: float = Field(0.0, ge=0.0, le=1.0)
+    weight_decay: float = Field(0.0, ge=0.0, le=1.0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    max_grad_norm: float = Field(1.0, gt=0.0)
+
+    @field_validator("betas")
+    @classmethod
+    def _betas(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0.0 <= beta < 1.0 for beta in value):
+            raise ValueError("each beta must be in [0, 1)")
+        return value
+
+
+class ScheduleSpec(Spec):
+    """How long, and what happens how often."""
+
+    steps: int = Field(100, ge=1, le=1_000_000)
+    evaluate_every: int = Field(25, ge=0, description="0 = only before the first and after the last step.")
+    checkpoint_every: int = Field(25, ge=0, description="0 = only after the last step.")
+    max_runtime_s: int = Field(86_400, ge=1, le=30 * 86_400)
+
+
+class CheckpointsSpec(Spec):
+    """How many training checkpoints stay."""
+
+    keep_last: int = Field(2, ge=1, le=1000)
+
+
+class TelemetrySpec(Spec):
+    """What is recorded of each step, token by token. It never changes the weights."""
+
+    sequences_per_step: int = Field(8, ge=0, le=256)
+    every_n_steps: int = Field(1, ge=1, le=10_000)
+    top_k: int = Field(8, ge=1, le=64)
+    probe_states: int = Field(
+        32, ge=0, le=512, description="States re-scored after the update, from <= 2 sequences."
+    )
+
+
+class ResourcesSpec(Spec):
+    """Where the job runs."""
+
+    queue: str = Field("cpu", pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
+    processes: Literal[1] = 1
+    precision: Literal["float32", "bfloat16", "auto"] = Field(
+        "auto",
+        description="Compute precision; weights are always float32. auto = bfloat16 on a GPU, float32 on a CPU.",
+    )
+    threads: int | Literal["auto"] = Field(
+        "auto", description="CPU threads of the trainer; auto = the worker decides."
+    )
+
+    @field_validator("threads")
+    @classmethod
+    def _positive(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and not 1 <= value <= 1024:
+            raise ValueError("must be between 1 and 1024, or 'auto'")
+        return value
+
+
+class JobSpec(Spec):
+    """A whole job. ``recipe`` is the starting point, ``method`` overrides it variable by variable."""
+
+    name: Name
+    student: ModelSpec
+    teacher: ModelSpec
+    task: TaskSpec
+    recipe: str = Field("forward-kl", pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
+    method: dict[str, Any] = Field(
+        default_factory=dict, description="Overrides of the recipe's method, see /v1/recipes/{name}."
+    )
+    rollout: RolloutSpec = RolloutSpec()
+    batching: BatchingSpec = BatchingSpec()
+    optimizer: OptimizerSpec = OptimizerSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
+    checkpoints: CheckpointsSpec = CheckpointsSpec()
+    telemetry: TelemetrySpec = TelemetrySpec()
+    resources: ResourcesSpec = ResourcesSpec()
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    metadata: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")], Label] = Field(
+        default_factory=dict, max_length=32
+    )
+
+    def method_spec(self) -> MethodSpec:
+        """The method of a resolved spec (``opd_core.recipes.resolve``), where ``method`` is complete."""
+        return MethodSpec.model_validate(self.method)
