@@ -1,0 +1,64 @@
+"""Settings of the service, read from OPD_* environment variables. The same for every door."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _directories(value: object) -> object:
+    """'a:b' -> absolute directories, symlinks resolved. An empty string is no directory at all."""
+    if isinstance(value, str):
+        value = [part for part in value.split(":") if part]
+    if isinstance(value, list | tuple):
+        return tuple(Path(part).expanduser().resolve() for part in value)
+    return value
+
+
+Roots = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_directories)]
+
+
+class Settings(BaseSettings):
+    """``Settings()`` reads the environment; keyword arguments win over it.
+
+    URLs may hold passwords, so they are left out of the repr like the token.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="OPD_", extra="ignore", validate_default=True)
+
+    home: Annotated[Path, BeforeValidator(lambda value: Path(value).expanduser().absolute())] = Path("~/.opd")
+    database_url: str = Field("", repr=False, description="Default sqlite:///{home}/opd.db.")
+    redis_url: str | None = Field(None, repr=False, description="redis://, rediss:// or unix:///path?db=0")
+    artifacts_url: str = Field("", repr=False, description="fsspec URL. Default file://{home}/artifacts.")
+    api_url: str = "http://127.0.0.1:8321"
+    api_token: SecretStr | None = None
+    model_roots: Roots = ()
+    data_roots: Roots = ()
+    lease_s: float = Field(30.0, gt=0, description="A job whose worker is silent for so long is taken back.")
+    drain_s: float = Field(60.0, gt=0, description="Time for a last checkpoint when a worker is asked to stop.")
+    cancel_grace_s: float = Field(5.0, gt=0, description="Time for a last checkpoint when a job is cancelled.")
+    reconcile: bool = Field(True, description="Run the reconciler inside the API process.")
+    reconcile_every_s: float = Field(2.0, gt=0)
+    ring_after_s: float = Field(30.0, gt=0, description="Ring again for a job that waits beside an idle worker.")
+
+    @model_validator(mode="after")
+    def _below_home(self) -> Settings:
+        self.database_url = self.database_url or f"sqlite:///{self.home}/opd.db"
+        self.artifacts_url = (self.artifacts_url or f"file://{self.home}/artifacts").rstrip("/")
+        return self
+
+    @property
+    def token_file(self) -> Path:
+        """The generated token of an embedded service, mode 0600."""
+        return self.home / "token"
+
+    def token(self) -> str | None:
+        """The bearer token: OPD_API_TOKEN, else the token file's content, else None."""
+        if self.api_token is not None:
+            return self.api_token.get_secret_value() or None
+        if self.token_file.is_file():
+            return self.token_file.read_text(encoding="utf-8").strip() or None
+        return None

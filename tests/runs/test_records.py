@@ -1,0 +1,109 @@
+import math
+
+import pytest
+
+from opd_core.runs import records
+from opd_core.runs.artifacts import RunFiles
+
+
+def row(step, n=0, attempt=1, length=3):
+    """A whole record; values differ by step, sequence and attempt."""
+    value = step + n / 10 + attempt / 100
+    pairs = [[1, 2]] * length
+    floats = [[value, -value]] * length
+    return {
+        "step": step,
+        "n": n,
+        "attempt": attempt,
+        "problem": 2**40 + n,
+        "prompt": "Ann has 2 apples. 🍎",
+        "completion": "2 + 1",
+        "answer": None,
+        "correct": None,
+        "truncated": n % 2 == 0,
+        "reason": "uniform",
+        "length": length,
+        "token_ids": list(range(length)),
+        **{name: [value] * length for name in records.TOKEN_FLOATS},
+        "student_top_ids": pairs,
+        "student_top_logp": floats,
+        "student_top_teacher_logp": floats,
+        "teacher_top_ids": pairs,
+        "teacher_top_logp": floats,
+        "teacher_top_student_logp": floats,
+        "route_ids": [[]] * length,
+        "route_weights": [[]] * length,
+        "probe_ids": [None, [1, 2], None],
+        "probe_predicted": [None, [0.25, -0.25], None],
+        "probe_realised": [None, [0.5, -0.5], None],
+    }
+
+
+def close(found, expected):
+    """Equal up to float32."""
+    if isinstance(expected, float):
+        return math.isclose(found, expected, rel_tol=1e-6)
+    if isinstance(expected, list):
+        return len(found) == len(expected) and all(map(close, found, expected))
+    return found == expected
+
+
+def same(found, expected):
+    return set(found) == set(expected) and all(close(found[key], expected[key]) for key in expected)
+
+
+def test_the_wire_form_comes_back():
+    rows = [row(1, 0), row(1, 1)]
+    found = records.decode(records.encode(rows))
+    assert all(map(same, found, rows))
+    assert records.count(records.encode(rows)) == 2
+    assert records.decode(records.encode([])) == []
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense", records.encode([row(1)])[:-200]])
+def test_a_payload_that_is_none_is_refused(data):
+    with pytest.raises(ValueError, match="token records"):
+        records.decode(data)
+
+
+def test_text_that_is_no_utf8_is_made_storable():
+    (found,) = records.decode(records.encode([{**row(1), "prompt": "a\ud800b"}]))
+    assert found["prompt"] == "a\ufffdb"
+
+
+def test_rows_that_do_not_fit_are_refused():
+    with pytest.raises((ValueError, TypeError)):
+        records.encode([{**row(1), "step": "one"}])
+
+
+def test_parts_come_back_by_step_and_column(tmp_path):
+    files = RunFiles(tmp_path)
+    records.write_part(files, [row(step, n) for step in range(1, 11) for n in (1, 0)], 1, 10, 1)
+    records.write_part(files, [row(11)], 11, 20, 1)
+    assert [found["n"] for found in records.read_step(files, 3)] == [0, 1]
+    assert same(records.read_step(files, 3)[0], row(3, 0))
+    assert records.read_step(files, 12) == []
+    assert [found["step"] for found in records.read_steps(files, 9, 11)] == [9, 9, 10, 10, 11]
+    only = records.read_steps(files, 9, 9, columns=["log_ratio"])
+    assert set(only[0]) == {"step", "n", "attempt", "log_ratio"}
+    assert records.recorded_steps(files) == {**dict.fromkeys(range(1, 11), 2), 11: 1}
+
+
+def test_the_highest_attempt_wins_step_by_step(tmp_path):
+    files = RunFiles(tmp_path)
+    records.write_part(files, [row(step, n) for step in range(1, 11) for n in (0, 1)], 1, 10, 1)
+    records.write_part(files, [row(step, attempt=2) for step in range(6, 9)], 6, 8, 2)
+    by_step = {found["step"]: found["attempt"] for found in records.read_steps(files, 1, 10)}
+    assert by_step == {step: 2 if 6 <= step <= 8 else 1 for step in range(1, 11)}
+    assert len(records.read_step(files, 7)) == 1
+    assert records.recorded_steps(files)[7] == 1
+    assert records.recorded_steps(files)[9] == 2
+
+
+def test_foreign_files_beside_the_parts_are_ignored(tmp_path):
+    files = RunFiles(tmp_path)
+    records.write_part(files, [row(1)], 1, 1, 1)
+    files.write_bytes("records/notes.txt", b"hello")
+    files.write_bytes("records/steps-000001-000001.a1.parquet.bak", b"hello")
+    assert records.recorded_steps(files) == {1: 1}
+    assert records.part_name(1, 10, 3) == "records/steps-000001-000010.a3.parquet"
