@@ -1,0 +1,1 @@
+"""Feedback -> plan -> loss: pure tensor functions, one file per variable of the taxonomy."""

@@ -61,7 +61,7 @@ def resolve(spec: JobSpec) -> JobSpec:
     try:
         method = MethodSpec.model_validate(merged)
     except ValidationError as error:
-        raise describe(error, prefix="method") from error
+        raise describe(error, prefix="method", data=merged) from error
     return spec.model_copy(update={"method": method.model_dump()})
 
 

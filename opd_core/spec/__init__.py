@@ -16,10 +16,13 @@ from opd_core.spec.job import (
 )
 from opd_core.spec.method import (
     Aggregation,
+    CounterfactualRouting,
+    Credit,
     DirectObjective,
     Importance,
     LogRatioObjective,
     MethodSpec,
+    PlainRouting,
     Support,
 )
 
@@ -27,6 +30,8 @@ __all__ = [
     "Aggregation",
     "BatchingSpec",
     "CheckpointsSpec",
+    "CounterfactualRouting",
+    "Credit",
     "DirectObjective",
     "Importance",
     "JobSpec",
@@ -34,6 +39,7 @@ __all__ = [
     "MethodSpec",
     "ModelSpec",
     "OptimizerSpec",
+    "PlainRouting",
     "ResourcesSpec",
     "RolloutSpec",
     "ScheduleSpec",

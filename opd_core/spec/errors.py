@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import ValidationError
 
 
@@ -18,12 +20,14 @@ class UserError(ValueError):
         self.code = code
 
 
-def describe(error: ValidationError, *, prefix: str = "") -> UserError:
-    """Turn pydantic's first complaint into one sentence: the field, the value, what is allowed."""
+def describe(error: ValidationError, *, prefix: str = "", data: Any = None) -> UserError:
+    """Turn pydantic's first complaint into one sentence: the field, the value, what is allowed.
+
+    ``data`` is what was validated: with it, the names that pydantic gives to the alternatives of a union, which the
+    user never wrote, are left out of the path.
+    """
     first = error.errors(include_url=False)[0]
-    # Tags of discriminated unions appear in the location; the user never wrote them.
-    path = [str(part) for part in first["loc"] if not (isinstance(part, str) and part.startswith("tag:"))]
-    where = ".".join(([prefix] if prefix else []) + path) or "spec"
+    where = ".".join(([prefix] if prefix else []) + _written_path(first["loc"], data)) or "spec"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = "there is no such field"
@@ -32,3 +36,16 @@ def describe(error: ValidationError, *, prefix: str = "") -> UserError:
     more = error.error_count() - 1
     tail = f"; and {more} more problem{'s' if more > 1 else ''}" if more else ""
     return UserError(f"{where}: {message}{shown}{tail}", param=where)
+
+
+def _written_path(location: tuple[int | str, ...], data: Any) -> list[str]:
+    path = []
+    for index, part in enumerate(location):
+        inside = isinstance(data, dict) and part in data
+        last = index == len(location) - 1
+        if isinstance(data, dict) and not inside and not last:
+            continue
+        path.append(str(part))
+        if inside:
+            data = data[part]
+    return path

@@ -165,9 +165,7 @@ class TelemetrySpec(Spec):
     sequences_per_step: int = Field(8, ge=0, le=256)
     every_n_steps: int = Field(1, ge=1, le=10_000)
     top_k: int = Field(8, ge=1, le=64)
-    probe_states: int = Field(
-        32, ge=0, le=512, description="States re-scored after the update, from <= 2 sequences."
-    )
+    probe_states: int = Field(32, ge=0, le=512, description="States re-scored after the update, from <= 2 sequences.")
 
 
 class ResourcesSpec(Spec):
@@ -179,9 +177,7 @@ class ResourcesSpec(Spec):
         "auto",
         description="Compute precision; weights are always float32. auto = bfloat16 on a GPU, float32 on a CPU.",
     )
-    threads: int | Literal["auto"] = Field(
-        "auto", description="CPU threads of the trainer; auto = the worker decides."
-    )
+    threads: int | Literal["auto"] = Field("auto", description="CPU threads of the trainer; auto = the worker decides.")
 
     @field_validator("threads")
     @classmethod

@@ -1,7 +1,6 @@
 """The method: one field per variable of the taxonomy of arXiv 2606.22793.
 
 A method is a point in this space; a recipe is a named point; a job overrides single variables.
-Variables that have one choice only so far (credit, routing) are not fields yet.
 """
 
 from __future__ import annotations
@@ -66,6 +65,52 @@ class Support(Spec):
     )
 
 
+class Credit(Spec):
+    """How the log-ratios of a rollout are credited to its tokens (log-ratio route only)."""
+
+    estimator: Literal["immediate", "return_to_go", "discounted"] = Field(
+        "immediate",
+        description="immediate = each token its own log-ratio; return_to_go = the sum from it to the end; "
+        "discounted = that sum with gamma per token.",
+    )
+    gamma: float = Field(0.9, ge=0.0, le=1.0, description="discounted only.")
+    baseline: Literal["none", "expected"] = Field(
+        "none", description="expected = minus its expectation -KL(student || teacher) at the state (immediate only)."
+    )
+
+    @property
+    def discount(self) -> float:
+        """gamma of the estimator: 0 for immediate credit, 1 for the return-to-go."""
+        return {"immediate": 0.0, "return_to_go": 1.0}.get(self.estimator, self.gamma)
+
+
+class PlainRouting(Spec):
+    """What softmax does by itself."""
+
+    kind: Literal["plain"] = "plain"
+
+
+class CounterfactualRouting(Spec):
+    """CR-OPD: a suppressed token's mass goes to teacher-supported, student-reachable alternatives."""
+
+    kind: Literal["counterfactual"] = "counterfactual"
+    magnitude: Literal["log_ratio", "advantage"] = Field(
+        "log_ratio",
+        description="How much is moved: |r| where r < 0, or |A| where A < 0 and r < 0 (with credit that is not plain "
+        "and immediate the two differ in sign).",
+    )
+    student_top_k: int = Field(16, ge=1, le=1024)
+    teacher_top_k: int = Field(8, ge=1, le=1024)
+    weighting: Literal["teacher", "deficit", "geometric"] = "teacher"
+    strength: float = Field(1.0, ge=0.0, le=1.0, description="1 = all of it is routed, 0 = plain.")
+    fallback: Literal["abstain", "plain"] = Field(
+        "plain", description="Where no alternative qualifies: say nothing, or suppress as softmax does."
+    )
+
+
+Routing = Annotated[PlainRouting | CounterfactualRouting, Field(discriminator="kind")]
+
+
 class Importance(Spec):
     """Correction for rollouts whose sampling distribution mu is not the student pi of the loss.
 
@@ -91,6 +136,8 @@ class MethodSpec(Spec):
 
     objective: Objective = DirectObjective()
     support: Support = Support()
+    credit: Credit = Credit()
+    routing: Routing = PlainRouting()
     importance: Importance = Importance()
     aggregation: Aggregation = Aggregation()
 
@@ -106,19 +153,30 @@ class MethodSpec(Spec):
                 "objective.route 'log_ratio' scores the sampled token only; use support.kind 'sampled', or the "
                 "exact expectation of the same update: objective {route: direct, divergence: reverse_kl}"
             )
+        if self.objective.route == "direct" and (self.credit != Credit() or self.routing.kind != "plain"):
+            raise ValueError(
+                "credit and routing shape the policy-gradient signal of objective.route 'log_ratio'; a direct loss has "
+                "none: leave credit and routing at their defaults, or use objective.route 'log_ratio'"
+            )
+        if self.credit.baseline == "expected" and self.credit.estimator != "immediate":
+            raise ValueError(
+                "credit.baseline 'expected' is the expectation of the immediate log-ratio; with credit.estimator "
+                f"'{self.credit.estimator}' use baseline 'none'"
+            )
         return self
 
     def warnings(self) -> list[str]:
         """Known biases of an accepted combination, in sentences that are stored on the run."""
         found = []
         objective = self.objective
-        if (
-            isinstance(objective, DirectObjective)
-            and objective.divergence == "jsd"
-            and objective.beta in (0.0, 1.0)
-        ):
+        if isinstance(objective, DirectObjective) and objective.divergence == "jsd" and objective.beta in (0.0, 1.0):
             found.append(
                 f"objective.beta {objective.beta} is the end of the JSD family: "
                 f"trained as {objective.effective_divergence}, whose scale differs from beta near the end"
+            )
+        if self.credit.discount > 0.5:
+            found.append(
+                "log-ratio returns are negative on average, so crediting the future rewards ending early: watch the "
+                "completion length (credit.estimator immediate has no such bias)"
             )
         return found

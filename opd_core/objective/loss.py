@@ -1,0 +1,118 @@
+"""The one definition of the student's loss, and its chunked application through the head.
+
+``plan_loss`` is the definition: a function of (plan, student logits). ``head_loss`` applies it to hidden states in
+vocabulary-sized chunks: each chunk's logit gradient is taken at once, inside the forward, and folded into the
+gradients of hidden states and head; the backward only scales them. No [N, V] tensor outlives its chunk, and nothing
+is computed twice (checkpointing recomputes every chunk's logits).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from opd_core.objective.divergences import forward_kl, jensen_shannon, reverse_kl
+from opd_core.objective.plan import DivergenceTerm, UpdatePlan
+from opd_core.objective.targets import chunks, log_softmax
+
+
+def plan_loss(plan: UpdatePlan, student_logits: Tensor) -> Tensor:
+    """Per-token loss [N] before normalisation, from student logits [N, V]. Its negative gradient is the force."""
+    logp = log_softmax(student_logits, plan.temperature)
+    loss = logp.new_zeros(len(plan))
+    if plan.components:
+        loss = loss - plan.coefficients * logp.gather(1, plan.tokens[:, None])[:, 0]
+    if plan.route_ids.shape[1]:
+        loss = loss - (plan.route_weights * logp.gather(1, plan.route_ids)).sum(1)
+    for term in plan.divergences:
+        loss = loss + term.weight * _divergence(term, logp, plan.temperature)
+    return loss
+
+
+def _divergence(term: DivergenceTerm, student_logp: Tensor, temperature: float) -> Tensor:
+    teacher_logp = term.target.log_probs(temperature)
+    if term.kind == "forward_kl":
+        return forward_kl(student_logp, teacher_logp)
+    if term.kind == "reverse_kl":
+        return reverse_kl(student_logp, teacher_logp)
+    return jensen_shannon(student_logp, teacher_logp, term.beta)
+
+
+class Head(Protocol):
+    """A language-model head: logits = transform(hidden @ weight^T + bias)."""
+
+    def rows(self) -> tuple[Tensor, Tensor | None]:
+        """Weight [V, H] and bias [V] (or None) of the token ids that exist."""
+        ...
+
+    def transform(self, raw_logits: Tensor, /) -> Tensor:
+        """What the family does to raw logits, element by element: scale, soft-cap."""
+        ...
+
+
+def head_loss(plan: UpdatePlan, hidden: Tensor, head: Head, *, chunk_budget: int = 2**22) -> tuple[Tensor, Tensor]:
+    """The step's share of the loss on these rows, and the detached per-token loss.
+
+    hidden [N, H] -> (scalar sum(weights x plan_loss) / normalizer with gradients for hidden, weight and bias; [N]).
+    ``chunk_budget`` is the number of logits alive at a time.
+    """
+    weight, bias = head.rows()
+    return _HeadLoss.apply(hidden, weight, bias, head, plan, chunk_budget)  # type: ignore[no-untyped-call,no-any-return]
+
+
+class _HeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        head: Head,
+        plan: UpdatePlan,
+        chunk_budget: int,
+    ) -> tuple[Tensor, Tensor]:
+        # Chunk gradients accumulate in the parameters' own (float32) precision, whatever the compute precision.
+        compute_weight = weight.to(hidden.dtype)
+        need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
+        grad_hidden = torch.zeros_like(hidden) if need_hidden else None
+        grad_weight = torch.zeros_like(weight) if need_weight else None
+        grad_bias = torch.zeros_like(bias) if bias is not None and need_bias else None
+        scale = plan.weights / plan.normalizer
+        token_loss = plan.weights.new_zeros(len(plan))
+        for rows in chunks(len(plan), weight.shape[0], budget=chunk_budget):
+            part = hidden[rows]
+            logits = part @ compute_weight.T
+            logits = logits if logits.dtype == torch.float64 else logits.float()
+            if bias is not None:
+                logits = logits + bias
+            with torch.enable_grad():
+                logits = logits.detach().requires_grad_()
+                losses = plan_loss(plan[rows], head.transform(logits))
+                (grad_logits,) = torch.autograd.grad((losses * scale[rows]).sum(), logits)
+            token_loss[rows] = losses.detach()
+            if grad_bias is not None:
+                grad_bias += grad_logits.sum(0)
+            grad_logits = grad_logits.to(hidden.dtype)
+            if grad_hidden is not None:
+                grad_hidden[rows] = grad_logits @ compute_weight
+            if grad_weight is not None:
+                grad_weight += grad_logits.T @ part
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+        ctx.mark_non_differentiable(token_loss)
+        return (token_loss * scale).sum(), token_loss
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        grad_loss = grad_outputs[0]
+        scaled = tuple(None if grad is None else grad * grad_loss.to(grad.dtype) for grad in ctx.saved_tensors)
+        return (*scaled, None, None, None)
+
+
+def force(plan: UpdatePlan, student_logits: Tensor) -> Tensor:
+    """The force [N, V] that the plan puts on student logits [N, V]: the negative gradient of each row's loss."""
+    with torch.enable_grad():
+        logits = student_logits.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(plan_loss(plan, logits).sum(), logits)
+    return -gradient

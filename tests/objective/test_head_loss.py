@@ -1,0 +1,99 @@
+"""The chunked path equals the dense one: value and every gradient."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from opd_core.objective.feedback import Feedback
+from opd_core.objective.loss import head_loss, plan_loss
+from opd_core.objective.plan import build_plan
+from opd_core.objective.targets import DenseTarget
+from opd_core.recipes import load, names
+
+V, H = 11, 5
+
+
+class SmallHead(nn.Module):
+    """A head in any precision, with bias, scale and soft-cap."""
+
+    def __init__(self, dtype: torch.dtype, *, bias: bool) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.weight = nn.Parameter(torch.randn(V + 2, H, dtype=dtype))  # two padded rows
+        self.bias = nn.Parameter(torch.randn(V + 2, dtype=dtype)) if bias else None
+
+    def rows(self):
+        return self.weight[:V], None if self.bias is None else self.bias[:V]
+
+    def transform(self, raw):
+        return 4.0 * torch.tanh(0.5 * raw / 4.0)
+
+    def forward(self, hidden):
+        weight, bias = self.rows()
+        return self.transform(nn.functional.linear(hidden, weight, bias))
+
+
+def make_plan(method, hidden, head, generator, *, route: bool = False):
+    n = len(hidden)
+    mask = torch.ones(1, n, dtype=torch.bool)
+    tokens = torch.randint(V, (1, n), generator=generator)
+    teacher = torch.randn(n, V, generator=generator, dtype=hidden.dtype)
+    feedback = Feedback.from_rows(DenseTarget(head(hidden).detach()), DenseTarget(teacher), tokens, mask)
+    plan = build_plan(method, feedback)
+    if route:
+        ids = torch.randint(V, (n, 3), generator=generator)
+        plan = replace(plan, route_ids=ids, route_weights=torch.randn(n, 3, generator=generator, dtype=hidden.dtype))
+    return replace(plan, weights=torch.rand(n, generator=generator, dtype=hidden.dtype))
+
+
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+@pytest.mark.parametrize("rows_per_chunk", [1, 4, 100])
+@pytest.mark.parametrize("bias", [False, True])
+def test_chunked_equals_dense(name, dtype, tolerance, rows_per_chunk, bias, generator):
+    head = SmallHead(dtype, bias=bias)
+    hidden = torch.randn(13, H, generator=generator, dtype=dtype, requires_grad=True)
+    plan = make_plan(load(name).method, hidden, head, generator, route=True)
+    inputs = [hidden, head.weight, *([head.bias] if bias else [])]
+
+    dense_tokens = plan_loss(plan, head(hidden))
+    dense = (dense_tokens * plan.weights).sum() / plan.normalizer
+    expected = torch.autograd.grad(dense * 3.0, inputs)
+    value, token_loss = head_loss(plan, hidden, head, chunk_budget=rows_per_chunk * V)
+    found = torch.autograd.grad(value * 3.0, inputs)
+
+    torch.testing.assert_close(value, dense, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(token_loss, dense_tokens.detach(), atol=tolerance, rtol=tolerance)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=10 * tolerance)
+    assert float(found[1][V:].abs().sum()) == 0.0  # padded vocabulary rows get no gradient
+
+
+@pytest.mark.parametrize("name", names())
+def test_splitting_the_rows_changes_neither_loss_nor_gradients(name, generator):
+    head = SmallHead(torch.float64, bias=True)
+    hidden = torch.randn(13, H, generator=generator, dtype=torch.float64, requires_grad=True)
+    plan = make_plan(load(name).method, hidden, head, generator)
+    value, _ = head_loss(plan, hidden, head)
+    whole = torch.autograd.grad(value, [hidden, head.weight])
+    total = 0.0
+    for rows in (slice(0, 5), slice(5, 5), slice(5, 6), slice(6, 13)):
+        part, _ = head_loss(plan[rows], hidden[rows], head)
+        part.backward()
+        total += float(part.detach())
+    assert total == pytest.approx(float(value.detach()), abs=1e-12)
+    torch.testing.assert_close(hidden.grad, whole[0], atol=1e-12, rtol=0)
+    torch.testing.assert_close(head.weight.grad, whole[1], atol=1e-12, rtol=0)
+
+
+def test_a_frozen_head_gets_no_gradient(generator):
+    head = SmallHead(torch.float32, bias=False).requires_grad_(False)
+    hidden = torch.randn(4, H, generator=generator, requires_grad=True)
+    value, _ = head_loss(make_plan(load("forward-kl").method, hidden, head, generator), hidden, head)
+    value.backward()
+    assert hidden.grad is not None
+    assert head.weight.grad is None
