@@ -1,0 +1,27 @@
+"""Loading student and teacher: any Hugging Face causal language model, split into trunk and head."""
+
+from opd_core.models.check import check_decoding, check_trunk_and_head
+from opd_core.models.head import Head
+from opd_core.models.language_model import LanguageModel
+from opd_core.models.load import load_model
+from opd_core.models.positions import position_ids
+from opd_core.models.reference import resolve_model
+from opd_core.models.save import restore_weights, save_model
+from opd_core.models.trunk import Trunk
+from opd_core.models.vocabulary import check_vocabularies, token_texts, vocabulary_warnings
+
+__all__ = [
+    "Head",
+    "LanguageModel",
+    "Trunk",
+    "check_decoding",
+    "check_trunk_and_head",
+    "check_vocabularies",
+    "load_model",
+    "position_ids",
+    "resolve_model",
+    "restore_weights",
+    "save_model",
+    "token_texts",
+    "vocabulary_warnings",
+]

@@ -1,0 +1,224 @@
+"""Teaching the demo models from scratch, on solutions with and without mistakes in them."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Event
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from opd_core.tasks import word_problems
+from opd_core.tasks.demo_recipe import DemoRecipe, School
+from opd_core.tasks.demo_tokenizer import make_tokenizer
+from opd_core.tasks.oracle import LAST, RESULT, SIGN, WHEN, write
+from opd_core.tasks.word_problems import LARGEST_TOTAL, Story
+
+_IGNORED = -100
+_LONGEST = 36  # tokens of an answer; the longest right one has 31
+
+
+def build(directory: Path, recipe: DemoRecipe, progress: Callable[[str, int, int], None]) -> None:
+    """Teach both models and write ``teacher/``, ``student/`` and ``build.json`` into ``directory``.
+
+    Each is taught on a thread of its own, with one torch thread: on two cores that is faster than two torch threads
+    for one after the other, and the weights do not depend on the number of cores. ``progress`` is called on the
+    caller's thread; what it raises stops the build.
+    """
+    schools = {"teacher": recipe.teacher, "student": recipe.student}
+    fresh = {name: _fresh_model(school) for name, school in schools.items()}
+    total = sum(school.batches for school in schools.values())
+    ticks: SimpleQueue[bool] = SimpleQueue()  # True: one more batch; False: one more model (or failure)
+    stop = Event()
+
+    def work(name: str) -> dict[str, Any]:
+        def tick() -> None:
+            if stop.is_set():
+                raise CancelledError
+            ticks.put(True)
+
+        try:
+            return _make(directory / name, fresh[name], schools[name], recipe.examined, tick)
+        finally:
+            ticks.put(False)
+
+    with _one_torch_thread(), ThreadPoolExecutor(len(schools), "demo-school") as pool:
+        futures = {name: pool.submit(work, name) for name in schools}
+        done, running = 0, len(schools)
+        try:
+            while running:
+                if ticks.get():
+                    done += 1
+                    progress("teaching the demo models", done, total)
+                else:
+                    running -= 1
+        except BaseException:
+            stop.set()
+            raise
+        report = {name: future.result() for name, future in futures.items()}
+    (directory / "build.json").write_text(json.dumps(report, indent=2))
+
+
+def _make(
+    directory: Path, model: LlamaForCausalLM, school: School, examined: int, tick: Callable[[], None]
+) -> dict[str, Any]:
+    """Teach, examine and save one model; returns its line of ``build.json``."""
+    tokenizer = make_tokenizer()
+    started = time.monotonic()
+    teach(model, school, tokenizer, tick)
+    taught_s = time.monotonic() - started
+    accuracy = examine(model, tokenizer, examined)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return {
+        "exact_match": accuracy,
+        "problems": examined,
+        "parameters": model.num_parameters(),
+        "seconds": round(taught_s, 1),
+    }
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """New threads inherit the number that is set here."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _fresh_model(school: School) -> LlamaForCausalLM:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(school.seed)
+        return LlamaForCausalLM(_config(school))
+
+
+def teach(
+    model: LlamaForCausalLM, school: School, tokenizer: PreTrainedTokenizerBase, tick: Callable[[], None]
+) -> None:
+    """Train with cross-entropy on the right next tokens; ``tick()`` after every batch."""
+    generator = random.Random(school.seed)  # noqa: S311
+    optimizer = torch.optim.AdamW(model.parameters(), lr=school.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda i: min((i + 1) / school.warmup, 1.0 - i / school.batches)
+    )
+    lessons = word_problems.stories(generator, held_out=False)
+    model.train()
+    for _ in range(school.batches):
+        pieces = _batch(islice(lessons, school.batch_size), tokenizer, school, generator)
+        labelled = sum(int((labels != _IGNORED).sum()) for _, labels in pieces)
+        optimizer.zero_grad()
+        for ids, labels in pieces:
+            logits = model(input_ids=ids, use_cache=False).logits
+            loss = torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1), labels.flatten(), ignore_index=_IGNORED, reduction="sum"
+            )
+            (loss / labelled).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        tick()
+    model.eval()
+
+
+@torch.no_grad()
+def examine(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, problems: int) -> float:
+    """Greedy exact match on held-out problems."""
+    stories = word_problems.distinct_stories(problems, seed="examination", held_out=True)
+    batch = tokenizer([story.prompt for story in stories], return_tensors="pt", padding=True, padding_side="left")
+    written = model.generate(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        max_new_tokens=_LONGEST,
+        do_sample=False,
+    )
+    texts = tokenizer.batch_decode(written[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    right = [word_problems.verify(text, str(story.answer)) for text, story in zip(texts, stories, strict=True)]
+    return sum(right) / problems
+
+
+def _config(school: School) -> LlamaConfig:
+    tokenizer = make_tokenizer()
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=school.hidden,
+        intermediate_size=school.intermediate,
+        num_hidden_layers=school.layers,
+        num_attention_heads=school.heads,
+        num_key_value_heads=school.heads,
+        max_position_embeddings=128,
+        # Texts are some 50 tokens long: slower rotations would tell no two positions apart.
+        rope_parameters={"rope_type": "default", "rope_theta": school.rope_theta},
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _batch(
+    stories: Iterator[Story], tokenizer: PreTrainedTokenizerBase, school: School, generator: random.Random
+) -> list[tuple[Tensor, Tensor]]:
+    """One batch in pieces of similar length (padding would be a third of the work otherwise).
+
+    Each piece is ids [B, T] (padded on the right) and labels [B, T]: the right next token on answer positions.
+    """
+    rows = []
+    for story in stories:
+        written, taught = _lesson(story, school, generator)
+        prompt = tokenizer(story.prompt)["input_ids"]
+        # The last written token is an end, after which nothing follows: it is a label only.
+        ids = prompt + tokenizer.convert_tokens_to_ids(written[:-1])
+        rows.append((ids, [_IGNORED] * (len(prompt) - 1) + tokenizer.convert_tokens_to_ids(taught)))
+    rows.sort(key=lambda row: len(row[0]))
+    middle = len(rows) // 2
+    return [_pad(piece, tokenizer.pad_token_id) for piece in (rows[:middle], rows[middle:]) if piece]
+
+
+def _lesson(story: Story, school: School, generator: random.Random) -> tuple[list[str], list[str]]:
+    """The tokens of a solution, and the token that is taught in place of each."""
+    if school.miscount:
+        written, _ = write(
+            story, lambda slot, token, change: _miscount(slot, token, change, school.miscount, generator)
+        )
+        return written, written
+    return write(story, lambda slot, token, _: _disturb(slot, token, school.disturbance, generator))
+
+
+def _pad(rows: list[tuple[list[int], list[int]]], pad_id: int) -> tuple[Tensor, Tensor]:
+    longest = max(len(ids) for ids, _ in rows)
+    ids = torch.tensor([ids + [pad_id] * (longest - len(ids)) for ids, _ in rows])
+    labels = torch.tensor([labels + [_IGNORED] * (longest - len(labels)) for _, labels in rows])
+    return ids, labels
+
+
+def _miscount(slot: int, token: str, change: int, chance: float, generator: random.Random) -> str:
+    """A result that is one short, as if counting had started at the number itself: 12 + 5 = 16, 12 - 5 = 8."""
+    if slot != RESULT or abs(change) <= 2 or generator.random() >= chance:
+        return token
+    return str(int(token) - (1 if change > 0 else -1))
+
+
+def _disturb(slot: int, token: str, chance: float, generator: random.Random) -> str:
+    """Now and then another token than the right one: mostly one that could stand there."""
+    if slot == LAST or generator.random() >= chance:
+        return token
+    if slot == WHEN:
+        return generator.choice(("answer", *word_problems.ORDER))
+    if token.isdigit():
+        return str(generator.randint(0, LARGEST_TOTAL))
+    if slot == SIGN:
+        return generator.choice("+-")
+    return generator.choice(("=", ";", "answer", "+", "-", str(generator.randint(0, LARGEST_TOTAL))))

@@ -1,0 +1,43 @@
+"""From a task spec to a ``Task``."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedTokenizerBase
+
+from opd_core.spec import TaskSpec, UserError
+from opd_core.tasks import word_problems
+from opd_core.tasks.dataset import load_dataset_task
+from opd_core.tasks.task import Task
+
+
+def load_task(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int, vocab_size: int | None = None) -> Task:
+    """Load the built-in task or the user's file that ``spec`` names.
+
+    ``vocab_size`` is the number of ids that student and teacher share (``check_vocabularies``): prompts with ids
+    beyond it are refused. UserError for whatever is wrong with the spec or the data.
+    """
+    if spec.dataset is not None:
+        task = load_dataset_task(spec, tokenizer, seed=seed)
+    elif spec.name == word_problems.NAME:
+        task = word_problems.load(spec, tokenizer, seed=seed)
+    else:
+        raise UserError(
+            f"task.name: there is no built-in task '{spec.name}' (there is {word_problems.NAME})",
+            param="task.name",
+            code="unknown_task",
+        )
+    if vocab_size is not None:
+        _check_ids(task, tokenizer, vocab_size)
+    return task
+
+
+def _check_ids(task: Task, tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> None:
+    for problem in (*task.train, *task.eval):
+        unknown = [i for i in task.encode(problem) if i >= vocab_size]
+        if unknown:
+            raise UserError(
+                f"task: the prompt of problem {problem.id} uses the token "
+                f"{tokenizer.convert_ids_to_tokens(unknown[0])!r}, which the teacher does not have",
+                param="task",
+                code="different_vocabularies",
+            )

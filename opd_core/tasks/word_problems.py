@@ -1,0 +1,156 @@
+"""The built-in demo task: word problems solved with the running totals written out.
+
+    Ann has 12 apples . First she buys 5 . Then she loses 3 . How many ?
+    First 12 + 5 = 17 ; Then 17 - 3 = 14 ; answer 14
+
+Totals stay within 0 to 30, changes are 1 to 6, one to four of them. A fixed eighth of all arithmetic (the start and
+the changes, whatever the words) is held out for evaluation: neither the task's training side nor the demo models'
+schooling ever shows it, for any seed.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+
+from transformers import PreTrainedTokenizerBase
+
+from opd_core.spec import TaskSpec, UserError
+from opd_core.tasks.task import Problem, Task
+
+NAME = "demo/word-problems"
+TRAIN_PROBLEMS = 24_000
+
+LARGEST_TOTAL = 30
+LARGEST_CHANGE = 6
+MOST_CHANGES = 4
+
+PRONOUNS = {
+    "Ann": "she",
+    "Ben": "he",
+    "Cleo": "she",
+    "Dan": "he",
+    "Eva": "she",
+    "Finn": "he",
+    "Gia": "she",
+    "Hugo": "he",
+}
+THINGS = ("apples", "books", "coins", "eggs", "pens", "stamps")
+ORDER = ("First", "Then", "Next", "Finally")
+GAINS = ("buys", "finds", "gets", "wins")
+LOSSES = ("drops", "gives", "loses", "sells")
+
+_STEP = rf"(?:{'|'.join(ORDER)}) \d+ [+-] \d+ = \d+ ; "
+_SOLUTION = re.compile(rf"(?:{_STEP})+answer (\d+)")
+
+
+@dataclass(frozen=True)
+class Story:
+    """The arithmetic of a problem (start, signed changes) and the words it is told in."""
+
+    start: int
+    changes: tuple[int, ...]
+    name: str
+    thing: str
+    verbs: tuple[str, ...]
+
+    @property
+    def prompt(self) -> str:
+        pronoun = PRONOUNS[self.name]
+        parts = [f"{self.name} has {self.start} {self.thing} ."]
+        parts += [
+            f"{when} {pronoun} {verb} {abs(change)} ."
+            for when, verb, change in zip(ORDER, self.verbs, self.changes, strict=False)
+        ]
+        return " ".join([*parts, "How many ?"])
+
+    @property
+    def answer(self) -> int:
+        return self.start + sum(self.changes)
+
+    @property
+    def largest_total(self) -> int:
+        """The largest number that has to be written on the way."""
+        return max(accumulate(self.changes, initial=self.start))
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the arithmetic belongs to the evaluation side."""
+        signature = ",".join(map(str, (self.start, *self.changes)))
+        return zlib.crc32(signature.encode()) % 8 == 0
+
+
+def stories(generator: random.Random, *, held_out: bool) -> Iterator[Story]:
+    """Endless stories of one side of the split; the number of changes is uniform in 1 to 4."""
+    while True:
+        total = start = generator.randint(0, LARGEST_TOTAL)
+        changes = []
+        for _ in range(generator.randint(1, MOST_CHANGES)):
+            lowest, highest = max(-LARGEST_CHANGE, -total), min(LARGEST_CHANGE, LARGEST_TOTAL - total)
+            change = generator.choice([c for c in range(lowest, highest + 1) if c != 0])
+            changes.append(change)
+            total += change
+        story = Story(
+            start=start,
+            changes=tuple(changes),
+            name=generator.choice(list(PRONOUNS)),
+            thing=generator.choice(THINGS),
+            verbs=tuple(generator.choice(GAINS if change > 0 else LOSSES) for change in changes),
+        )
+        if story.held_out == held_out:
+            yield story
+
+
+def distinct_stories(count: int, *, seed: str, held_out: bool) -> list[Story]:
+    """The first ``count`` different stories of a seed."""
+    found: dict[Story, None] = {}
+    for story in stories(random.Random(seed), held_out=held_out):  # noqa: S311
+        found.setdefault(story)
+        if len(found) == count:
+            break
+    return list(found)
+
+
+def solution(story: Story) -> str:
+    """The worked solution, without the end-of-sequence token."""
+    steps, total = [], story.start
+    for when, change in zip(ORDER, story.changes, strict=False):
+        steps.append(f"{when} {total} {'+' if change > 0 else '-'} {abs(change)} = {total + change} ;")
+        total += change
+    return " ".join([*steps, f"answer {total}"])
+
+
+def verify(completion: str, answer: str) -> bool:
+    """Well-formed (steps, then the answer, then nothing) and the final number is right."""
+    match = _SOLUTION.fullmatch(" ".join(completion.removesuffix("<eos>").split()))
+    return match is not None and match.group(1) == answer
+
+
+def load(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> Task:
+    """The demo task: 24,000 training problems and ``spec.eval_examples`` held-out ones, a function of the seed."""
+    unknown = [
+        word
+        for word in ("Ann", "apples", "answer", "30")
+        if tokenizer.convert_tokens_to_ids(word) in (None, tokenizer.unk_token_id)
+    ]
+    if unknown:
+        raise UserError(
+            f"task.name: '{NAME}' is written in the demo models' own words; the student's tokenizer has no "
+            f"'{unknown[0]}' (use student demo/student)",
+            param="task.name",
+            code="unsuitable_student",
+        )
+    train = distinct_stories(TRAIN_PROBLEMS, seed=f"train {seed}", held_out=False)
+    held_out = distinct_stories(spec.eval_examples, seed=f"eval {seed}", held_out=True)
+    problems = [Problem(i, story.prompt, str(story.answer)) for i, story in enumerate([*train, *held_out])]
+    return Task(
+        name=NAME,
+        train=problems[: len(train)],
+        eval=problems[len(train) :],
+        verify=verify,
+        encode=lambda problem: list(tokenizer(problem.prompt)["input_ids"]),
+    )
