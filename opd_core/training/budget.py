@@ -1,0 +1,62 @@
+"""What a run has spent: tokens, estimated floating-point operations, seconds by phase."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import nn
+
+from opd_core.models import LanguageModel
+
+PHASES = ("rollout", "teacher", "update", "telemetry", "evaluation", "checkpoint", "setup")
+
+
+@dataclass
+class Budget:
+    """Cumulative over all steps that count (a step repeated after a crash is counted once).
+
+    student_tokens: completion tokens that the student generated for training. teacher_tokens: tokens that the
+    teacher read to score them (prompt and completion). flops: estimate by 2 per parameter and token forward, 6 for
+    forward and backward (embedding look-ups excluded, heads included, attention's quadratic part left out).
+    Evaluation is kept apart in eval_tokens and eval_flops.
+    """
+
+    student_tokens: int = 0
+    teacher_tokens: int = 0
+    flops: float = 0.0
+    eval_tokens: int = 0
+    eval_flops: float = 0.0
+    wall_s_by_phase: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds of all phases together."""
+        return sum(self.wall_s_by_phase.values())
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the seconds of the block to a phase."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.wall_s_by_phase[name] += time.perf_counter() - start
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "wall_s": self.wall_s}
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Budget:
+        return cls(**{key: value for key, value in stored.items() if key != "wall_s"})
+
+
+def flop_parameters(lm: LanguageModel) -> int:
+    """Parameters that multiply each token: all but an input embedding, unless it is the head too."""
+    embedding = lm.model.get_input_embeddings()
+    tied = isinstance(embedding, nn.Embedding) and embedding.weight is lm.head.weight
+    total = sum(parameter.numel() for parameter in lm.model.parameters())
+    return total if tied else total - sum(parameter.numel() for parameter in embedding.parameters())

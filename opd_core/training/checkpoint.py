@@ -1,0 +1,121 @@
+"""Checkpoints: everything a resume needs, in safetensors and JSON.
+
+    student/                 an ordinary Hugging Face directory (weights and tokenizer)
+    optimizer.safetensors    AdamW moments by parameter name, and the random generators' states
+    trainer.json             step, prompt cursor, budget, accuracies, fingerprint
+
+A checkpoint is written to a temporary directory and published at once; it exists when its manifest does. The learning
+rate and the sampling noise are functions of the step, so they need no state.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from opd_core.models import LanguageModel, restore_weights, save_model
+from opd_core.runs.artifacts import CorruptArtifact, RunFiles
+
+_FOLDER = "checkpoints"
+_NAME = re.compile(r"step-(\d{6,})\.a(\d+)")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The trainer's own numbers at a step, as JSON."""
+
+    step: int
+    cursor: int
+    budget: dict[str, Any]
+    accuracy: dict[str, float | None]
+    self_check: dict[str, Any] | None
+    warnings: list[str]
+    fingerprint: dict[str, Any]
+
+
+def save(
+    files: RunFiles,
+    progress: Progress,
+    student: LanguageModel,
+    optimizer: torch.optim.Optimizer,
+    *,
+    attempt: int,
+) -> tuple[str, dict[str, Any]]:
+    """Publish a checkpoint; returns its name (without folder) and manifest."""
+    name = f"step-{progress.step:06d}.a{attempt}"
+    staging = Path(tempfile.mkdtemp(prefix="opd-checkpoint-"))
+    save_model(student, staging / "student")
+    save_file(_optimizer_state(student.model, optimizer), staging / "optimizer.safetensors")
+    (staging / "trainer.json").write_text(json.dumps(vars(progress), indent=1), encoding="utf-8")
+    manifest = {"step": progress.step, "attempt": attempt, "kind": "training"}
+    return name, files.publish(staging, f"{_FOLDER}/{name}", manifest=manifest)
+
+
+def names(files: RunFiles) -> list[str]:
+    """Complete checkpoints, newest step first (the later attempt first within a step)."""
+    found = []
+    for name in files.list(_FOLDER):
+        match = _NAME.fullmatch(name)
+        if match and files.exists(f"{_FOLDER}/{name}/manifest.json"):
+            found.append((int(match[1]), int(match[2]), name))
+    return [name for _, _, name in sorted(found, reverse=True)]
+
+
+def remove(files: RunFiles, name: str) -> None:
+    """Delete a checkpoint."""
+    files.remove(f"{_FOLDER}/{name}")
+
+
+def restore(
+    files: RunFiles, student: LanguageModel, optimizer: torch.optim.Optimizer
+) -> tuple[Progress | None, list[str]]:
+    """Load the newest sound checkpoint into student and optimizer, in place.
+
+    Returns (its progress, or None when there is none; a sentence for each damaged checkpoint that was passed over).
+    """
+    damaged = []
+    for name in names(files):
+        with tempfile.TemporaryDirectory(prefix="opd-restore-") as folder:
+            local = Path(folder)
+            try:
+                files.fetch(f"{_FOLDER}/{name}", local)
+            except CorruptArtifact as error:
+                damaged.append(f"checkpoint {name} is damaged ({error.detail}); the one before it is used")
+                continue
+            progress = Progress(**json.loads((local / "trainer.json").read_text(encoding="utf-8")))
+            restore_weights(student, local / "student")
+            _restore_optimizer(student.model, optimizer, load_file(local / "optimizer.safetensors"))
+            return progress, damaged
+    return None, damaged
+
+
+def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors = {"rng.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{key}:{name}"] = value.detach().contiguous()
+    return tensors
+
+
+def _restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    torch.set_rng_state(tensors.pop("rng.cpu"))
+    cuda = tensors.pop("rng.cuda", None)
+    if cuda is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(cuda)
+    parameters = dict(model.named_parameters())
+    for label, value in tensors.items():
+        key, name = label.split(":", 1)
+        parameter = parameters[name]
+        # AdamW keeps its step count on the CPU unless fused; moments live beside their parameter.
+        moved = value.to(parameter.device) if value.shape == parameter.shape else value
+        optimizer.state[parameter][key] = moved

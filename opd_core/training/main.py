@@ -1,0 +1,77 @@
+"""The training process: ``python -m opd_core.training.main --spec SPEC.json --out RUN_DIR --attempt N``.
+
+stdout carries one JSON message per line and nothing else; stderr is the log. SIGTERM: finish the step, save a
+checkpoint, exit 75. Exit codes: 0 succeeded, 2 the user's to fix, 75 stopped on request, anything else a crash.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+EXIT_USER_ERROR = 2
+EXIT_STOPPED = 75
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    """Parse, train, and say how it ended."""
+    _die_with_parent()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spec", type=Path, required=True, help="job spec, JSON")
+    parser.add_argument("--out", required=True, help="run directory: a path or an fsspec URL")
+    parser.add_argument("--attempt", type=int, default=1, help="fencing token of this process")
+    arguments = parser.parse_args()
+
+    # Messages own the real stdout; whatever else prints goes to the log.
+    channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    stop = _StopFlag()
+    signal.signal(signal.SIGTERM, stop)
+
+    def emit(message: dict[str, Any]) -> None:
+        channel.write(json.dumps(message, allow_nan=False) + "\n")
+
+    emit({"type": "phase", "phase": "starting"})
+    # Imported late: the first message should not wait for torch.
+    from opd_core.spec import JobSpec, UserError
+    from opd_core.training import messages
+    from opd_core.training.run import Stopped, train
+
+    try:
+        spec = JobSpec.model_validate_json(arguments.spec.read_text(encoding="utf-8"))
+        train(spec, arguments.out, attempt=arguments.attempt, emit=emit, should_stop=lambda: stop.requested)
+    except UserError as error:
+        emit(messages.error(error.code, error.message, param=error.param, category="user", retryable=False))
+        return EXIT_USER_ERROR
+    except Stopped:
+        return EXIT_STOPPED
+    return 0
+
+
+class _StopFlag:
+    requested = False
+
+    def __call__(self, *_: object) -> None:
+        self.requested = True
+
+
+def _die_with_parent() -> None:
+    """Two trainers of one job must never run: this one ends when its supervisor does, however that ends."""
+    supervisor = os.environ.get("OPD_SUPERVISOR_PID")
+    if supervisor is None:
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(supervisor):
+        sys.exit("the supervisor is gone")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""The honest report of a run: what was asked, what was spent, what came out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opd_core.recipes import Recipe
+from opd_core.spec import JobSpec
+from opd_core.training.budget import Budget
+
+
+def build_report(
+    *,
+    spec: JobSpec,
+    recipe: Recipe,
+    budget: Budget,
+    accuracy: dict[str, float | None],
+    versions: dict[str, Any],
+    models: dict[str, Any],
+    task: dict[str, Any],
+    self_check: dict[str, Any] | None,
+    warnings: list[str],
+    attempt: int,
+) -> dict[str, Any]:
+    """The content of report.json. Every figure comes from this run; unknown ones are null."""
+    return {
+        "name": spec.name,
+        "recipe": recipe.name,
+        "spec": spec.model_dump(mode="json"),
+        "seed": spec.seed,
+        "accuracy": accuracy,
+        "budget": budget.as_dict(),
+        "models": models,
+        "task": task,
+        "versions": versions,
+        "self_check": self_check,
+        "attempts": attempt,
+        "warnings": warnings,
+        "checklist": _checklist(spec, recipe, budget, models, task),
+    }
+
+
+def gap_recovered(before: float | None, after: float | None, teacher: float | None) -> float | None:
+    """(after - before) / (teacher - before), the share of the teacher's lead that the student made up."""
+    if before is None or after is None or teacher is None or teacher <= before:
+        return None
+    return (after - before) / (teacher - before)
+
+
+def _checklist(
+    spec: JobSpec, recipe: Recipe, budget: Budget, models: dict[str, Any], task: dict[str, Any]
+) -> dict[str, Any]:
+    """The reporting checklist, one entry per topic."""
+    rollout, method = spec.rollout, spec.method
+    return {
+        "models": models,
+        "data": task,
+        "rollout": {
+            "samples_per_prompt": rollout.samples_per_prompt,
+            "length_cap": rollout.max_new_tokens,
+            "temperature": rollout.temperature,
+            "top_p": rollout.top_p,
+            "on_policy_fraction": 1.0,
+            "staleness_steps": 0,
+        },
+        "objective": {"formula": recipe.formula, "citation": recipe.citation, **method["objective"]},
+        "support": method["support"],
+        "credit": {**method["credit"], "aggregation": method["aggregation"]["per"]},
+        "routing": method["routing"],
+        "gates": [],
+        "regularizers": [],
+        "cost": {
+            "student_tokens": budget.student_tokens,
+            "teacher_tokens": budget.teacher_tokens,
+            "flops": budget.flops,
+            "wall_s": budget.wall_s,
+            "not_counted": "training of the teacher and of the student's starting point",
+        },
+        "evaluation": {
+            "protocol": f"greedy, at most {rollout.max_new_tokens} new tokens, one answer per problem",
+            "problems": task["eval_problems"],
+            "seeds": 1,
+        },
+        "selection": "the weights after the last step; no checkpoint selection",
+    }
+
+
+def as_markdown(report: dict[str, Any]) -> str:
+    """report.md: the same figures for people."""
+    accuracy, budget = report["accuracy"], report["budget"]
+    phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in budget["wall_s_by_phase"].items() if seconds)
+    lines = [
+        f"# {report['name']}",
+        "",
+        f"Recipe `{report['recipe']}`, seed {report['seed']}, {report['spec']['schedule']['steps']} steps.",
+        "",
+        "| | accuracy |",
+        "|---|---|",
+        f"| student before | {_percent(accuracy['before'])} |",
+        f"| student after | {_percent(accuracy['after'])} |",
+        f"| teacher | {_percent(accuracy['teacher'])} |",
+        f"| gap recovered | {_percent(accuracy['gap_recovered'])} |",
+        "",
+        "| spent | |",
+        "|---|---|",
+        f"| tokens the student generated | {budget['student_tokens']:,} |",
+        f"| tokens the teacher read | {budget['teacher_tokens']:,} |",
+        f"| estimated FLOPs | {budget['flops']:.3g} |",
+        f"| wall time | {budget['wall_s']:.1f} s ({phases}) |",
+        "",
+        f"Student `{report['models']['student']['name']}`, teacher `{report['models']['teacher']['name']}`, "
+        f"task `{report['task']['name']}` ({report['task']['eval_problems']} held-out problems, greedy).",
+        "",
+        *(f"- Warning: {warning}" for warning in report["warnings"]),
+        "",
+        "Versions: " + ", ".join(f"{key} {value}" for key, value in report["versions"].items()),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _percent(value: float | None) -> str:
+    return "not measured" if value is None else f"{100 * value:.1f} %"

@@ -1,0 +1,428 @@
+"""A whole run, from a resolved spec and an output directory to a checkpoint and a report."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import platform
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+import transformers
+
+from opd_core.diagnostics.self_check import TOLERANCE, self_check
+from opd_core.models import (
+    LanguageModel,
+    check_decoding,
+    check_trunk_and_head,
+    check_vocabularies,
+    load_model,
+    save_model,
+    token_texts,
+    vocabulary_warnings,
+)
+from opd_core.objective.targets import HiddenTarget
+from opd_core.recipes import Recipe, load, resolve
+from opd_core.rollout import completion_hidden
+from opd_core.runs import records
+from opd_core.runs.artifacts import RunFiles
+from opd_core.runs.settings import Settings
+from opd_core.spec import JobSpec, UserError
+from opd_core.tasks import demo_models, load_task
+from opd_core.teachers import score
+from opd_core.training import checkpoint, messages
+from opd_core.training.budget import Budget, flop_parameters
+from opd_core.training.evaluation import Evaluation, evaluate
+from opd_core.training.fingerprint import differences, fingerprint
+from opd_core.training.messages import Emit
+from opd_core.training.prompts import PromptOrder
+from opd_core.training.report import as_markdown, build_report, gap_recovered
+from opd_core.training.step import Step, Trainer, train_step, write_rollouts
+from opd_core.training.student_step import StudentStep
+
+# Recorded steps per Parquet part: fresh enough to browse, few enough files.
+_STEPS_PER_PART = 20
+_AUTO_MICRO_TOKENS = 16_384
+
+
+class Stopped(Exception):
+    """The run was asked to stop; its checkpoint is saved and the same command resumes it."""
+
+
+def train(
+    spec: JobSpec,
+    out: str | os.PathLike[str],
+    *,
+    attempt: int = 1,
+    emit: Emit,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Run ``spec`` in the run directory ``out`` (path or fsspec URL), or resume what is there; returns the report.
+
+    Raises UserError for what the user can put right, Stopped when ``should_stop`` said so after a step.
+    """
+    spec = resolve(spec)
+    return _Run(spec, RunFiles(out), attempt=attempt, emit=emit, should_stop=should_stop).run()
+
+
+class _Run:
+    def __init__(
+        self, spec: JobSpec, files: RunFiles, *, attempt: int, emit: Emit, should_stop: Callable[[], bool]
+    ) -> None:
+        self.spec, self.files, self.attempt = spec, files, attempt
+        self.emit, self.should_stop = emit, should_stop
+        self.recipe: Recipe = load(spec.recipe)
+        self.warnings: list[str] = []
+        self.accuracy: dict[str, float | None] = dict.fromkeys(("before", "after", "teacher", "gap_recovered"))
+        self.self_check: dict[str, Any] | None = None
+        self.latest_accuracy: float | None = None
+        self.unwritten: list[dict[str, Any]] = []  # recorded rows that are not at rest yet
+        self.recent: deque[float] = deque(maxlen=20)  # seconds of the last steps, for the ETA
+
+    def run(self) -> dict[str, Any]:
+        began = time.perf_counter()
+        device = _set_up_torch(self.spec)
+        self._check_directory()
+        t = self._prepare(device)
+        start = self._resume(t, device)
+        t.budget.wall_s_by_phase["setup"] += time.perf_counter() - began
+        if start == 0:
+            self._first_look(t)
+        self.emit(messages.phase("training"))
+        for step in range(start + 1, self.spec.schedule.steps + 1):
+            if self.should_stop():
+                self._stop(t, step - 1)
+            self._one_step(t, step)
+        return self._finish(t)
+
+    # -- before the first step ---------------------------------------------------------------------------------------
+
+    def _check_directory(self) -> None:
+        """A run directory belongs to one spec: resuming another one in it would mix two runs."""
+        resolved = self.spec.model_dump(mode="json")
+        if self.files.exists("spec.json"):
+            if self.files.read_json("spec.json") != resolved:
+                raise UserError(
+                    f"the directory {self.files.url} holds a run of another spec; choose another one or remove it",
+                    param="out",
+                    code="other_run",
+                )
+            return
+        self.files.write_json("spec.json", resolved)
+
+    def _build_demo_models(self) -> None:
+        """On first use only. Loading would build them too, but without a word."""
+        home = Settings().home
+        wanted = {self.spec.student.model, self.spec.teacher.model}
+        if demo_models.is_built(home) or not wanted & {f"demo/{name}" for name in demo_models.NAMES}:
+            return
+        said = -1
+
+        def progress(label: str, done: int, total: int) -> None:
+            nonlocal said
+            tenth = 10 * done // max(1, total)
+            if tenth != said:
+                said = tenth
+                self.emit(messages.phase(f"{label}: {10 * tenth} %"))
+
+        demo_models.ensure(home, progress)
+
+    def _prepare(self, device: torch.device) -> Trainer:
+        self._build_demo_models()
+        self.emit(messages.phase("loading models"))
+        spec = self.spec
+        student = load_model(spec.student, device=device, trainable=True, role="student")
+        teacher = load_model(spec.teacher, device=device, trainable=False, role="teacher")
+        for model in (student, teacher):
+            check_trunk_and_head(model)
+        check_decoding(student)
+        if _precision(spec, device) == "bfloat16":
+            # It is computed with in bfloat16 anyway and never updated: half the memory. The student stays float32.
+            teacher.model.to(torch.bfloat16)
+        size = check_vocabularies(student, teacher)
+        self._warn(*vocabulary_warnings(student, teacher))
+
+        self.emit(messages.phase("loading data"))
+        task = load_task(spec.task, student.tokenizer, seed=spec.seed, vocab_size=size)
+        method = spec.method_spec()
+        self._warn(*task.warnings, *method.warnings())
+        if not self.files.exists("vocabulary.json"):
+            self.files.write_json("vocabulary.json", token_texts(student.tokenizer, size))
+
+        optimizer = torch.optim.AdamW(
+            student.model.parameters(),
+            lr=spec.optimizer.lr,
+            betas=spec.optimizer.betas,
+            weight_decay=spec.optimizer.weight_decay,
+        )
+        micro_tokens = spec.batching.micro_tokens
+        return Trainer(
+            spec=spec,
+            method=method,
+            student=student,
+            teacher=teacher,
+            task=task,
+            module=StudentStep(student.trunk, student.head),
+            optimizer=optimizer,
+            order=PromptOrder(task.train, seed=spec.seed),
+            budget=Budget(),
+            micro_tokens=_AUTO_MICRO_TOKENS if micro_tokens == "auto" else micro_tokens,
+            autocast=_autocast(_precision(spec, device), device),
+            flop_parameters=(flop_parameters(student), flop_parameters(teacher)),
+            attempt=self.attempt,
+        )
+
+    def _resume(self, t: Trainer, device: torch.device) -> int:
+        """Restore the newest sound checkpoint; returns the step it was taken at, 0 for a fresh run."""
+        self.fingerprint = fingerprint(
+            t.student, device=device, precision=_precision(self.spec, device), micro_tokens=t.micro_tokens
+        )
+        progress, damaged = checkpoint.restore(self.files, t.student, t.optimizer)
+        for sentence in damaged:
+            self.emit(messages.event("checkpoint_damaged", sentence, level="warning"))
+        if progress is None:
+            return 0
+        t.order.cursor = progress.cursor
+        t.budget = Budget.from_dict(progress.budget)
+        self.accuracy, self.self_check = progress.accuracy, progress.self_check
+        self.warnings = list(dict.fromkeys([*progress.warnings, *self.warnings]))
+        self.emit(messages.event("resumed", f"resumed after step {progress.step}", step=progress.step))
+        if changed := differences(progress.fingerprint, self.fingerprint):
+            changes = ", ".join(changed)
+            self._warn(f"resumed on another set-up, so not bit for bit what an uninterrupted run gives: {changes}")
+        return progress.step
+
+    def _first_look(self, t: Trainer) -> None:
+        """Self-check and accuracies before any update."""
+        self.emit(messages.phase("checking the objective"))
+        self._self_check(t)
+        self.emit(messages.phase("evaluating teacher and student"))
+        taught = self._evaluate(t, t.teacher, t.flop_parameters[1])
+        before = self._evaluate(t, t.student, t.flop_parameters[0])
+        self.accuracy["teacher"] = taught.accuracy if taught else None
+        self.accuracy["before"] = before.accuracy if before else None
+        if taught and before:
+            self.emit({"type": "accuracy", "before": before.accuracy, "teacher": taught.accuracy})
+            values = {"accuracy": before.accuracy, "eval_length": before.mean_length}
+            self.emit({"type": "metrics", "step": 0, "values": values})
+            self.latest_accuracy = before.accuracy
+            if taught.accuracy <= before.accuracy:
+                self._warn(
+                    f"the teacher ({taught.accuracy:.1%}) is no better than the student ({before.accuracy:.1%}) on the "
+                    "evaluation split: there is little to learn from it here"
+                )
+
+    def _self_check(self, t: Trainer) -> None:
+        cursor = t.order.cursor
+        with t.autocast, torch.no_grad():
+            _, rollouts = write_rollouts(t, 1)
+            head = t.module.head
+            found = self_check(
+                t.method,
+                rollouts,
+                HiddenTarget(completion_hidden(t.module.trunk, rollouts), head),
+                score(t.teacher, rollouts, micro_tokens=t.micro_tokens),
+            )
+        t.order.cursor = cursor  # the same problems are the first step's
+        self.self_check = found.as_dict()
+        if self.recipe.fixed_point == "teacher" and found.force_at_teacher > TOLERANCE:
+            raise RuntimeError(
+                f"self-check: the update does not vanish where teacher equals student (force "
+                f"{found.force_at_teacher:.2g} > {TOLERANCE:g}); this is a defect of the objective"
+            )
+        if found.force <= TOLERANCE:
+            self._warn("the teacher scores the student's tokens exactly as the student does: there is nothing to learn")
+        if not found.aligned:
+            offsets = ", ".join(f"{offset}: {nats:.2f}" for offset, nats in found.alignment.items())
+            self._warn(
+                "the teacher's scores fit the student's tokens better one position off than where they stand (mean "
+                f"log-probability at offset {offsets}): check that both models read the same tokens"
+            )
+        self.emit(
+            messages.event(
+                "self_check",
+                f"update vanishes at teacher = student ({found.force_at_teacher:.1e}), not elsewhere "
+                f"({found.force:.1e}); cosine to the exact reverse-KL gradient {found.cosine_to_reverse_kl:.2f}",
+                **self.self_check,
+            )
+        )
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def _one_step(self, t: Trainer, step: int) -> None:
+        started = time.perf_counter()
+        result = train_step(t, step)
+        with t.budget.phase("telemetry"):
+            self._record(step, result)
+        metrics = result.metrics
+        schedule = self.spec.schedule
+        last = step == schedule.steps
+        if last or (schedule.evaluate_every and step % schedule.evaluate_every == 0):
+            found = self._evaluate(t, t.student, t.flop_parameters[0])
+            if found:
+                self.latest_accuracy = found.accuracy
+                metrics |= {"accuracy": found.accuracy, "eval_length": found.mean_length}
+        self.recent.append(time.perf_counter() - started)
+        self.emit({"type": "metrics", "step": step, "values": metrics})
+        self.emit(
+            {
+                "type": "progress",
+                "step": step,
+                "total": schedule.steps,
+                "student_tokens": t.budget.student_tokens,
+                "teacher_tokens": t.budget.teacher_tokens,
+                "tokens_per_s": metrics["tokens_per_s"],
+                "eta_s": sum(self.recent) / len(self.recent) * (schedule.steps - step),
+                "loss": metrics["loss"],
+                "accuracy": self.latest_accuracy,
+            }
+        )
+        if last or (schedule.checkpoint_every and step % schedule.checkpoint_every == 0):
+            self._checkpoint(t, step)
+
+    def _record(self, step: int, result: Step) -> None:
+        if not result.records:
+            return
+        payload = base64.b64encode(records.encode(result.records)).decode()
+        self.emit({"type": "records", "step": step, "payload": payload})
+        self.unwritten += result.records
+        if len({row["step"] for row in self.unwritten}) >= _STEPS_PER_PART:
+            self._write_records()
+
+    def _write_records(self) -> None:
+        if self.unwritten:
+            first, last = self.unwritten[0]["step"], self.unwritten[-1]["step"]
+            records.write_part(self.files, self.unwritten, first, last, self.attempt)
+            self.unwritten = []
+
+    def _evaluate(self, t: Trainer, lm: LanguageModel, parameters: int) -> Evaluation | None:
+        with t.budget.phase("evaluation"), t.autocast:
+            found = evaluate(lm, t.task, max_new_tokens=self.spec.rollout.max_new_tokens)
+        if found:
+            t.budget.eval_tokens += found.tokens
+            t.budget.eval_flops += 2.0 * parameters * found.spent
+        return found
+
+    def _checkpoint(self, t: Trainer, step: int) -> None:
+        with t.budget.phase("checkpoint"):
+            # Records first: a resume starts after this step and would never write them again.
+            self._write_records()
+            progress = checkpoint.Progress(
+                step=step,
+                cursor=t.order.cursor,
+                budget=t.budget.as_dict(),
+                accuracy=self.accuracy,
+                self_check=self.self_check,
+                warnings=self.warnings,
+                fingerprint=self.fingerprint,
+            )
+            name, manifest = checkpoint.save(self.files, progress, t.student, t.optimizer, attempt=self.attempt)
+            self._announce(name, manifest)
+            for old in checkpoint.names(self.files)[self.spec.checkpoints.keep_last :]:
+                checkpoint.remove(self.files, old)
+                self.emit({"type": "checkpoint_removed", "name": old})
+
+    def _announce(self, name: str, manifest: dict[str, Any]) -> None:
+        size = sum(file["size"] for file in manifest["files"])
+        self.emit({"type": "checkpoint", "name": name, "size_bytes": size, **manifest})
+
+    def _stop(self, t: Trainer, step: int) -> None:
+        if step > 0:
+            self._checkpoint(t, step)
+        raise Stopped
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def _finish(self, t: Trainer) -> dict[str, Any]:
+        self.emit(messages.phase("finalizing"))
+        self.accuracy["after"] = self.latest_accuracy if self.accuracy["before"] is not None else None
+        if self.accuracy["after"] is None and self.accuracy["before"] is not None:
+            # Resumed after the last step: the weights are final, but their evaluation was lost with the process.
+            found = self._evaluate(t, t.student, t.flop_parameters[0])
+            self.accuracy["after"] = found.accuracy if found else None
+        before, after, teacher = (self.accuracy[key] for key in ("before", "after", "teacher"))
+        self.accuracy["gap_recovered"] = gap_recovered(before, after, teacher)
+        self.emit({"type": "accuracy", **self.accuracy})
+        staging = Path(tempfile.mkdtemp(prefix="opd-export-"))
+        save_model(t.student, staging)
+        manifest = {"step": self.spec.schedule.steps, "attempt": self.attempt, "kind": "export"}
+        self._announce("student", self.files.publish(staging, "student", manifest=manifest))
+        report = build_report(
+            spec=self.spec,
+            recipe=self.recipe,
+            budget=t.budget,
+            accuracy=self.accuracy,
+            versions={"python": platform.python_version(), **self.fingerprint},
+            models={
+                "student": _describe(t.student),
+                "teacher": _describe(t.teacher),
+                "vocabulary": t.student.vocab_size,
+            },
+            task={
+                "name": t.task.name,
+                "train_problems": len(t.task.train),
+                "eval_problems": len(t.task.eval),
+                "split": "held out; no prompt text is in both",
+            },
+            self_check=self.self_check,
+            warnings=self.warnings,
+            attempt=self.attempt,
+        )
+        self.files.write_bytes("report.md", as_markdown(report).encode())
+        self.files.write_json("report.json", report)
+        self.emit({"type": "result", "report": report})
+        return report
+
+    def _warn(self, *sentences: str) -> None:
+        for sentence in sentences:
+            if sentence not in self.warnings:
+                self.warnings.append(sentence)
+                self.emit(messages.warning(sentence))
+
+
+def _set_up_torch(spec: JobSpec) -> torch.device:
+    """Threads, determinism, device."""
+    # Their bars would break up our own progress line, or fill the log.
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    if spec.resources.threads != "auto":
+        torch.set_num_threads(spec.resources.threads)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        # Spinning threads beside a busy process cost more than they give; one core stays for everything else.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # An indexed gather's backward gave 20 results in 20 runs with two threads.
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # On CUDA a cumulative sum has no deterministic kernel; bit-exact resume is promised for the CPU.
+    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+    torch.manual_seed(spec.seed)
+    return device
+
+
+def _precision(spec: JobSpec, device: torch.device) -> str:
+    if spec.resources.precision != "auto":
+        return spec.resources.precision
+    return "bfloat16" if device.type == "cuda" else "float32"
+
+
+def _autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """bfloat16 in compute only: weights, optimizer and gradients of weights stay float32."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _describe(lm: LanguageModel) -> dict[str, Any]:
+    return {
+        "name": lm.name,
+        "revision": lm.revision,
+        "architecture": type(lm.model).__name__,
+        "parameters": sum(parameter.numel() for parameter in lm.model.parameters()),
+    }

@@ -1,0 +1,58 @@
+"""The small parts of the loop."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from opd_core.spec import OptimizerSpec
+from opd_core.tasks import Problem
+from opd_core.training.prompts import PromptOrder
+from opd_core.training.report import gap_recovered
+from opd_core.training.schedule import learning_rate
+
+
+def test_learning_rate_rises_and_falls():
+    rates = [learning_rate(OptimizerSpec(lr=1.0, warmup_steps=4), step, 12) for step in range(1, 13)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert 0 < rates[-1] < 0.2
+    flat = OptimizerSpec(lr=1.0, warmup_steps=0, decay="constant")
+    assert {learning_rate(flat, step, 5) for step in range(1, 6)} == {1.0}
+    floor = OptimizerSpec(lr=1.0, warmup_steps=0, decay="cosine", min_lr_ratio=0.5)
+    assert min(learning_rate(floor, step, 100) for step in range(1, 101)) >= 0.5
+
+
+def test_prompt_order_covers_each_epoch_once_and_resumes_anywhere():
+    problems = [Problem(id=i, prompt=str(i), answer=None) for i in range(7)]
+    order = PromptOrder(problems, seed=3)
+    taken = [problem.id for _ in range(7) for problem in order.take(3)]
+    assert sorted(taken[:7]) == sorted(taken[7:14]) == list(range(7))
+    assert taken[:7] != taken[7:14]
+    resumed = PromptOrder(problems, seed=3, cursor=9)
+    assert [problem.id for problem in resumed.take(5)] == taken[9:14]
+    assert [p.id for p in PromptOrder(problems, seed=4).take(7)] != taken[:7]
+
+
+def test_gap_recovered():
+    assert gap_recovered(0.2, 0.6, 1.0) == pytest.approx(0.5)
+    assert gap_recovered(0.2, 0.1, 1.0) == pytest.approx(-0.125)
+    assert gap_recovered(0.5, 0.6, 0.5) is None
+    assert gap_recovered(None, None, None) is None
+
+
+def test_float32_weights_move_under_bfloat16_compute():
+    """At lr 1e-6 a bfloat16 weight would never move; the master weights do."""
+    from torch import nn
+
+    layer = nn.Linear(8, 8)
+    before = layer.weight.detach().clone()
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=1e-6)
+    for _ in range(5):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = layer(torch.ones(2, 8)).float().square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert layer.weight.dtype == torch.float32
+    assert float((layer.weight - before).detach().abs().mean()) > 1e-6

@@ -1,0 +1,299 @@
+"""A whole run on tiny checkpoints: what it leaves, what it says, how it resumes, how it fails."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from opd_core.recipes import names
+from opd_core.runs import records
+from opd_core.runs.artifacts import RunFiles
+from opd_core.spec import JobSpec, UserError
+from opd_core.training.run import Stopped, train
+
+
+def run(spec: JobSpec, out: Path, **options):
+    said: list[dict] = []
+    report = train(spec, out, emit=said.append, **options)
+    return report, said
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "student" / "model.safetensors")
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    left, right = weights(a), weights(b)
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_a_run_leaves_a_model_a_report_and_records(tiny_spec, tmp_path):
+    out = tmp_path / "out"
+    report, said = run(tiny_spec(), out)
+    model = AutoModelForCausalLM.from_pretrained(out / "student")
+    tokenizer = AutoTokenizer.from_pretrained(out / "student")
+    assert model.config.vocab_size >= len(tokenizer)
+    assert report == json.loads((out / "report.json").read_text())
+    assert "| student before |" in (out / "report.md").read_text()
+    assert {"before", "after", "teacher", "gap_recovered"} == report["accuracy"].keys()
+    assert report["budget"]["student_tokens"] > 0
+    assert report["budget"]["teacher_tokens"] > report["budget"]["student_tokens"]
+    assert report["budget"]["wall_s"] == pytest.approx(sum(report["budget"]["wall_s_by_phase"].values()))
+    assert report["spec"]["method"]["objective"]["divergence"] == "forward_kl"
+    assert not list(out.rglob("*.tmp"))
+    assert not list(out.rglob("*.pt"))
+    assert not list(out.rglob("*.bin"))
+
+    kinds = [message["type"] for message in said]
+    assert kinds[-1] == "result"
+    assert [m["step"] for m in said if m["type"] == "progress"] == [1, 2, 3, 4]
+    assert [m["step"] for m in said if m["type"] == "metrics" and "accuracy" in m["values"]] == [0, 2, 4]
+    assert [m["phase"] for m in said if m["type"] == "phase"][-2:] == ["training", "finalizing"]
+    json.dumps(said, allow_nan=False)
+
+    live = [row for m in said if m["type"] == "records" for row in records.decode(base64.b64decode(m["payload"]))]
+    assert live == records.read_steps(RunFiles(out), 1, 4)
+    vocabulary = json.loads((out / "vocabulary.json").read_text())
+    for row in live:
+        assert row["length"] == len(row["token_ids"]) == len(row["log_ratio"]) == len(row["student_top_ids"])
+        for r, s, t in zip(row["log_ratio"], row["logp_student"], row["logp_teacher"], strict=True):
+            assert r == pytest.approx(t - s, abs=1e-5)
+        assert row["returns"][0] == pytest.approx(sum(row["log_ratio"]), abs=1e-4)
+        assert all(0 <= token < len(vocabulary) for top in row["student_top_ids"] for token in top)
+    probed = [
+        (ids, realised, token)
+        for row in live
+        for ids, realised, token in zip(row["probe_ids"], row["probe_realised"], row["token_ids"], strict=True)
+        if ids is not None
+    ]
+    assert probed
+    assert all(token in ids and any(realised) for ids, realised, token in probed)
+
+
+@pytest.mark.parametrize("recipe", names())
+def test_every_recipe_trains_and_teaches(recipe, tiny_spec, tmp_path):
+    """The KL to the teacher falls on the student's own rollouts."""
+    spec = tiny_spec(
+        recipe=recipe,
+        rollout={"prompts_per_step": 16, "max_new_tokens": 8},
+        optimizer={"lr": 5e-3, "warmup_steps": 2},
+        schedule={"steps": 100, "evaluate_every": 0, "checkpoint_every": 0},
+        telemetry={"sequences_per_step": 0},
+    )
+    _, said = run(spec, tmp_path / "out")
+    kl = [m["values"]["kl"] for m in said if m["type"] == "metrics" and m["step"] > 0]
+    assert sum(kl[-5:]) < 0.7 * sum(kl[:5])
+
+
+def test_telemetry_and_evaluation_do_not_touch_the_weights(tiny_spec, tmp_path):
+    run(tiny_spec(), tmp_path / "on")
+    quiet = tiny_spec(
+        telemetry={"sequences_per_step": 0},
+        schedule={"steps": 4, "evaluate_every": 0, "checkpoint_every": 0},
+    )
+    run(quiet, tmp_path / "off")
+    assert same_weights(tmp_path / "on", tmp_path / "off")
+
+
+def test_bfloat16_computes_over_float32_weights(tiny_spec, tmp_path):
+    spec = tiny_spec(resources={"precision": "bfloat16"}, optimizer={"lr": 1e-6, "warmup_steps": 0})
+    before = AutoModelForCausalLM.from_pretrained(spec.student.model).state_dict()
+    report, _ = run(spec, tmp_path / "out")
+    after = weights(tmp_path / "out")
+    assert report["versions"]["precision"] == "bfloat16"
+    assert all(value.dtype == torch.float32 for value in after.values())
+    # A bfloat16 weight would not notice four updates of 1e-6.
+    assert all(not torch.equal(before[name], value) for name, value in after.items() if value.ndim == 2)
+
+
+def test_another_seed_is_another_run(tiny_spec, tmp_path):
+    run(tiny_spec(), tmp_path / "0")
+    run(tiny_spec(seed=1), tmp_path / "1")
+    assert not same_weights(tmp_path / "0", tmp_path / "1")
+
+
+def test_stopped_and_resumed_ends_with_the_same_bits(tiny_spec, tmp_path):
+    spec = tiny_spec(schedule={"steps": 6, "evaluate_every": 2, "checkpoint_every": 4})
+    whole, _ = run(spec, tmp_path / "whole")
+    said: list[dict] = []
+
+    def enough() -> bool:
+        return any(m["type"] == "progress" and m["step"] == 3 for m in said)
+
+    with pytest.raises(Stopped):
+        train(spec, tmp_path / "halves", emit=said.append, should_stop=enough)
+    assert (tmp_path / "halves" / "checkpoints" / "step-000003.a1" / "manifest.json").exists()
+    halves, again = run(spec, tmp_path / "halves", attempt=2)
+    assert [m["step"] for m in again if m["type"] == "progress"] == [4, 5, 6]
+    assert same_weights(tmp_path / "whole", tmp_path / "halves")
+    assert halves["budget"]["student_tokens"] == whole["budget"]["student_tokens"]
+    assert halves["accuracy"] == whole["accuracy"]
+    assert halves["self_check"] == whole["self_check"]
+
+
+def test_killed_and_resumed_ends_with_the_same_bits(tiny_spec, tmp_path):
+    """kill -9 of the real process between checkpoints; the same command finishes the run."""
+    spec = tiny_spec(schedule={"steps": 400, "evaluate_every": 100, "checkpoint_every": 25})
+    file = tmp_path / "spec.json"
+    file.write_text(spec.model_dump_json())
+
+    def start(out: Path, attempt: int) -> subprocess.Popen:
+        command = [sys.executable, "-m", "opd_core.training.main", "--spec", file, "--out", out]
+        return subprocess.Popen(
+            [*map(str, command), "--attempt", str(attempt)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    with start(tmp_path / "whole", 1) as process:
+        assert process.stdout
+        last = json.loads(process.stdout.readlines()[-1])
+    assert process.returncode == 0
+    assert last["type"] == "result"
+
+    with start(tmp_path / "killed", 1) as process:
+        assert process.stdout
+        for line in process.stdout:
+            message = json.loads(line)
+            if message["type"] == "progress" and message["step"] >= 60:
+                process.send_signal(signal.SIGKILL)
+                break
+    assert process.returncode == -signal.SIGKILL
+
+    with start(tmp_path / "killed", 2) as process:
+        assert process.stdout
+        messages = [json.loads(line) for line in process.stdout]
+    assert process.returncode == 0
+    resumed = next(m for m in messages if m["type"] == "event" and m["name"] == "resumed")
+    assert resumed["data"]["step"] >= 50
+    assert same_weights(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_sigterm_saves_and_exits_75(tiny_spec, tmp_path):
+    spec = tiny_spec(schedule={"steps": 5000, "evaluate_every": 0, "checkpoint_every": 0})
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+    command = [sys.executable, "-m", "opd_core.training.main", "--spec", "spec.json", "--out", "out"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if json.loads(line)["type"] == "progress":
+                process.terminate()
+                break
+        rest = [json.loads(line) for line in process.stdout]
+    assert process.returncode == 75
+    assert rest[-1]["type"] == "checkpoint"
+    assert list((tmp_path / "out" / "checkpoints").iterdir())
+
+
+def test_the_trainer_dies_with_its_supervisor(tiny_spec, tmp_path):
+    spec = tiny_spec(schedule={"steps": 100_000, "evaluate_every": 0, "checkpoint_every": 0})
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+    supervisor = """
+import os, subprocess, sys
+environment = {**os.environ, "OPD_SUPERVISOR_PID": str(os.getpid())}
+child = subprocess.Popen([sys.executable, "-m", "opd_core.training.main", "--spec", "spec.json", "--out", "out"],
+                         env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+for line in child.stdout:
+    if '"progress"' in line:
+        print(child.pid, flush=True)
+        break
+sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", supervisor], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        child = int(process.stdout.readline())
+        process.kill()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        if "Z (zombie)" in Path(f"/proc/{child}/status").read_text():
+            break
+        time.sleep(0.05)
+    else:
+        assert not Path(f"/proc/{child}").exists()
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_named(tiny_spec, tmp_path):
+    spec = tiny_spec(schedule={"steps": 4, "evaluate_every": 0, "checkpoint_every": 2})
+    run(spec, tmp_path / "whole")
+    run(spec, tmp_path / "out")
+    newest = tmp_path / "out" / "checkpoints" / "step-000004.a1" / "optimizer.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-10])
+    _, said = run(spec, tmp_path / "out", attempt=2)
+    damaged = [m for m in said if m["type"] == "event" and m["name"] == "checkpoint_damaged"]
+    assert "step-000004.a1" in damaged[0]["message"]
+    assert [m["step"] for m in said if m["type"] == "progress"] == [3, 4]
+    assert same_weights(tmp_path / "whole", tmp_path / "out")
+
+
+def test_old_checkpoints_are_removed(tiny_spec, tmp_path):
+    spec = tiny_spec(schedule={"steps": 4, "checkpoint_every": 1}, checkpoints={"keep_last": 2})
+    _, said = run(spec, tmp_path / "out")
+    kept = sorted(path.name for path in (tmp_path / "out" / "checkpoints").iterdir())
+    assert kept == ["step-000003.a1", "step-000004.a1"]
+    assert [m["name"] for m in said if m["type"] == "checkpoint_removed"] == ["step-000001.a1", "step-000002.a1"]
+
+
+def test_a_directory_belongs_to_one_spec(tiny_spec, tmp_path):
+    run(tiny_spec(schedule={"steps": 1}), tmp_path / "out")
+    with pytest.raises(UserError, match="another spec"):
+        run(tiny_spec(schedule={"steps": 2}), tmp_path / "out")
+
+
+def test_a_finished_directory_is_finished_again_without_training(tiny_spec, tmp_path):
+    first, _ = run(tiny_spec(), tmp_path / "out")
+    second, said = run(tiny_spec(), tmp_path / "out", attempt=2)
+    assert not [m for m in said if m["type"] == "progress"]
+    assert second["accuracy"] == first["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("section", "param", "words"),
+    [
+        ({"student": {"model": "demo/no-such-model"}}, "student.model", "demo/no-such-model"),
+        ({"task": {"dataset": "MISSING", "prompt_column": "question"}}, "task.dataset", "MISSING"),
+        ({"task": {"dataset": "FILE", "prompt_column": "nope"}}, "task.prompt_column", "question"),
+        ({"recipe": "no-such-recipe"}, "recipe", "forward-kl"),
+        ({"method": {"objective": {"beta": 3}}}, "method.objective.beta", "less than or equal to 1"),
+    ],
+)
+def test_mistakes_end_in_one_sentence_and_nothing_half_written(section, param, words, tiny_spec, tiny_world, tmp_path):
+    if "task" in section:
+        path = {"FILE": str(tiny_world.problems), "MISSING": f"{tiny_world.root}/MISSING.jsonl"}[
+            section["task"]["dataset"]
+        ]
+        section = {"task": {**section["task"], "dataset": path}}
+    with pytest.raises(UserError) as caught:
+        run(tiny_spec(**section), tmp_path / "out")
+    assert caught.value.param
+    assert caught.value.param.startswith(param)
+    assert words in caught.value.message
+    assert "\n" not in caught.value.message
+    assert not (tmp_path / "out" / "student").exists()
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_the_process_reports_a_mistake_as_the_users(tiny_spec, tmp_path):
+    spec = tiny_spec(student={"model": "demo/no-such-model"})
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+    command = [sys.executable, "-m", "opd_core.training.main", "--spec", "spec.json", "--out", "out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    error = json.loads(done.stdout.splitlines()[-1])["error"]
+    assert error["category"] == "user"
+    assert error["param"] == "student.model"
+    assert error["retryable"] is False
