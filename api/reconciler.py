@@ -1,0 +1,64 @@
+"""Settles what nobody else will: unheard bells, expired leases, jobs lost too often, cancels without a worker.
+
+Runs inside the API by default, or alone with ``python -m api.reconciler``; any number may run at the same time.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.bell import Bell
+from api.services import Services
+from opd_core.runs.logs import configure_logs
+from opd_core.runs.settings import Settings
+from opd_core.runs.store import RunStore
+
+log = structlog.get_logger()
+
+
+def reconcile(store: RunStore, bell: Bell, ring_after_s: float) -> int:
+    """One round; how many bells were rung."""
+    rung = 0
+    for job_id, queue in store.due(ring_after_s):
+        if not bell.ring(job_id, queue):
+            break  # the broker is away for all of them; the next round tries again
+        store.mark_rung(job_id)
+        rung += 1
+    return rung
+
+
+def run(services: Services) -> None:
+    """Rounds until ``services.stopping``."""
+    settings = services.settings
+    while not services.stopping.wait(settings.reconcile_every_s):
+        try:
+            reconcile(services.store, services.bell, settings.ring_after_s)
+        except SQLAlchemyError:
+            # A database that is away comes back; the loop must still be there.
+            log.exception("reconcile_failed")
+
+
+def start(services: Services) -> threading.Thread:
+    """Run in a background thread."""
+    thread = threading.Thread(target=run, args=(services,), name="reconciler", daemon=True)
+    thread.start()
+    return thread
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT."""
+    configure_logs()
+    services = Services(Settings())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: services.stopping.set())
+    log.info("reconciler_started", every_s=services.settings.reconcile_every_s)
+    run(services)
+    services.close()
+
+
+if __name__ == "__main__":
+    main()

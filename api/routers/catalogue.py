@@ -1,0 +1,62 @@
+"""What a spec may name: recipes, models, tasks; and who is there to work."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from api import schemas as s
+from api import views
+from api.problems import not_found, responses
+from api.services import ServicesDep
+from opd_core import recipes
+from opd_core.spec import UserError
+
+router = APIRouter(prefix="/v1", tags=["catalogue"])
+
+_DEMO_MODELS = ("demo/student", "demo/teacher")
+_TASKS = {
+    "demo/word-problems": "Tiny word problems (Ann has 12 apples. She buys 5. How many?) with running totals.",
+}
+
+
+@router.get("/recipes", response_model=s.Page[s.Recipe], summary="List recipes", responses=responses())
+def list_recipes() -> s.Page[s.Recipe]:
+    """Published methods by name, each with its formula, citation and complete method."""
+    return s.Page[s.Recipe](data=[_recipe(name) for name in recipes.names()])
+
+
+@router.get("/recipes/{name}", response_model=s.Recipe, summary="Read a recipe", responses=responses(404))
+def read_recipe(name: Annotated[str, Path(examples=["gkd"])]) -> s.Recipe:
+    """One published method."""
+    try:
+        return _recipe(name)
+    except UserError as error:
+        raise not_found(error.message, param="name") from error
+
+
+def _recipe(name: str) -> s.Recipe:
+    return s.Recipe.model_validate(recipes.load(name).model_dump(mode="json"))
+
+
+@router.get("/models", response_model=s.Page[s.Model], summary="List models at hand", responses=responses())
+def list_models(services: ServicesDep) -> s.Page[s.Model]:
+    """Built-in demo models and the model directories directly below OPD_MODEL_ROOTS."""
+    found = [s.Model(id=name, kind="demo") for name in _DEMO_MODELS]
+    for root in services.settings.model_roots:
+        configs = sorted(root.glob("*/config.json")) if root.is_dir() else []
+        found += [s.Model(id=str(config.parent), kind="directory") for config in configs]
+    return s.Page[s.Model](data=found)
+
+
+@router.get("/tasks", response_model=s.Page[s.Task], summary="List built-in tasks", responses=responses())
+def list_tasks() -> s.Page[s.Task]:
+    """Tasks that need no file."""
+    return s.Page[s.Task](data=[s.Task(name=name, summary=summary) for name, summary in _TASKS.items()])
+
+
+@router.get("/workers", response_model=s.Page[s.Worker], summary="List workers", responses=responses())
+def list_workers(services: ServicesDep) -> s.Page[s.Worker]:
+    """Who answers which queues, doing what; ``alive`` = heard of within the last minute."""
+    return s.Page[s.Worker](data=[views.worker(row) for row in services.store.list_workers()])

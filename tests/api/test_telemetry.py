@@ -1,0 +1,231 @@
+"""Scalars, token records, heatmaps, checkpoints: what a run recorded, as a viewer sees it."""
+
+import hashlib
+
+import pytest
+
+from opd_core.runs import records
+from opd_core.runs.live import LiveWriter
+from tests.api.test_jobs import problem_of
+from tests.runs.test_records import row
+
+VOCABULARY = ["<pad>", "one", "two", "\ud800"]
+
+
+@pytest.fixture
+def run(http, job_id, store, services):
+    """A claimed job with a vocabulary: (job id, its files)."""
+    claim = store.claim(job_id, "w1", 30)
+    assert claim.attempt == 1
+    files = services.files(job_id)
+    files.write_json("vocabulary.json", VOCABULARY)
+    return job_id, files
+
+
+@pytest.fixture
+def live(broker):
+    writer = LiveWriter(broker.url)
+    yield writer
+    assert writer.dropped == 0
+    writer.close()
+
+
+def test_scalars_come_as_columns_and_can_be_thinned(http, run, store):
+    job_id, _ = run
+    for step in range(1, 101):
+        store.add_metrics(job_id, 1, step, {"loss": 1.0 / step} | ({"accuracy": 0.5} if step == 50 else {}))
+    whole = http.get(f"/v1/jobs/{job_id}/metrics").json()
+    assert whole["steps"] == list(range(1, 101))
+    assert whole["series"]["loss"][3] == 0.25
+    assert [value for value in whole["series"]["accuracy"] if value is not None] == [0.5]
+    some = http.get(f"/v1/jobs/{job_id}/metrics?keys=accuracy,kl&from_step=11&max_points=9").json()
+    assert some["steps"] == [11, 21, 31, 41, 50, 51, 61, 71, 81, 91, 100]
+    assert set(some["series"]) == {"accuracy", "kl"}
+    assert set(some["series"]["kl"]) == {None}
+    assert problem_of(http.get(f"/v1/jobs/{job_id}/metrics?max_points=0"), 422)["param"] == "max_points"
+
+
+def test_recorded_and_live_steps_are_one_list(http, run, live):
+    job_id, files = run
+    records.write_part(files, [row(step, n) for step in (1, 2) for n in (0, 1)], 1, 10, 1)
+    live.publish_records(job_id, 3, 1, records.encode([row(3)]))
+    steps = http.get(f"/v1/jobs/{job_id}/steps").json()["data"]
+    assert steps == [{"step": 1, "sequences": 2}, {"step": 2, "sequences": 2}, {"step": 3, "sequences": 1}]
+    for step, count in ((1, 2), (3, 1)):
+        found = http.get(f"/v1/jobs/{job_id}/steps/{step}/sequences").json()
+        assert (found["step"], len(found["data"])) == (step, count)
+    assert "no token records" in problem_of(http.get(f"/v1/jobs/{job_id}/steps/9/sequences"), 404)["detail"]
+    assert problem_of(http.get(f"/v1/jobs/{job_id}/steps/1/sequences/7"), 404)["param"] == "n"
+    assert problem_of(http.get(f"/v1/jobs/{job_id}/steps/{2**40}/sequences"), 422)["param"] == "step"
+
+
+def test_without_a_broker_the_recorded_steps_remain(http, run, broker):
+    job_id, files = run
+    records.write_part(files, [row(1)], 1, 10, 1)
+    broker.stop()
+    assert http.get(f"/v1/jobs/{job_id}/steps").json()["data"] == [{"step": 1, "sequences": 1}]
+    assert http.get(f"/v1/jobs/{job_id}/steps/1/sequences/0").status_code == 200
+
+
+@pytest.mark.parametrize("where", ["live", "at rest"])
+def test_a_sequence_token_by_token(http, run, live, where):
+    job_id, files = run
+    record = {**row(5, length=4), "token_ids": [1, 2, 3, 99], "log_ratio": [-1.0, float("-inf"), float("nan"), 0.5]}
+    record |= {"probe_ids": [None, [1, 2], None, None], "probe_predicted": [None, [0.25, -0.25], None, None]}
+    record |= {"probe_realised": [None, [0.5, -0.5], None, None], "route_ids": [[2], [], [], []]}
+    record |= {"route_weights": [[0.75], [], [], []]}
+    if where == "live":
+        live.publish_records(job_id, 5, 1, records.encode([record]))
+    else:
+        records.write_part(files, [record], 1, 10, 1)
+    (summary,) = http.get(f"/v1/jobs/{job_id}/steps/5/sequences").json()["data"]
+    assert summary["log_ratio_mean"] == -0.25
+    assert summary["log_ratio_min"] == -1.0
+    assert summary["prompt"] == "Ann has 2 apples. 🍎"
+    assert (summary["answer"], summary["correct"], summary["truncated"]) == (None, None, True)
+    found = http.get(f"/v1/jobs/{job_id}/steps/5/sequences/0").json()
+    assert found | {"tokens": None} == {"object": "sequence", "step": 5, "tokens": None, **summary}
+    tokens = found["tokens"]
+    assert [token["pos"] for token in tokens] == [0, 1, 2, 3]
+    assert [token["text"] for token in tokens] == ["one", "two", "\ufffd", "<99>"]
+    assert [token["log_ratio"] for token in tokens] == [-1.0, None, None, 0.5]
+    assert tokens[0]["return"] == pytest.approx(5.01)
+    assert tokens[0]["student_top"][1] == {
+        "id": 2,
+        "text": "two",
+        "logp": pytest.approx(-5.01),
+        "teacher_logp": pytest.approx(-5.01),
+    }
+    assert set(tokens[0]["teacher_top"][0]) == {"id", "text", "logp", "student_logp"}
+    assert tokens[0]["route"] == [{"id": 2, "text": "two", "weight": 0.75}]
+    assert tokens[0]["probe"] is None
+    assert tokens[1]["probe"] == [
+        {"id": 1, "text": "one", "predicted": 0.25, "realised": 0.5},
+        {"id": 2, "text": "two", "predicted": -0.25, "realised": -0.5},
+    ]
+
+
+def test_the_newest_attempt_of_a_step_is_shown(http, run, live, store):
+    job_id, _ = run
+    live.publish_records(job_id, 5, 1, records.encode([row(5, attempt=1)]))
+    live.publish_records(job_id, 6, 1, records.encode([row(6, attempt=1)]))
+    store.requeue(job_id, 1, crashed=False)
+    store.claim(job_id, "w2", 30)
+    live.publish_records(job_id, 5, 2, records.encode([row(5, 0, 2), row(5, 1, 2)]))
+    assert len(http.get(f"/v1/jobs/{job_id}/steps/5/sequences").json()["data"]) == 2
+    assert len(http.get(f"/v1/jobs/{job_id}/steps/6/sequences").json()["data"]) == 1
+    assert http.get(f"/v1/jobs/{job_id}/steps").json()["data"] == [
+        {"step": 5, "sequences": 2},
+        {"step": 6, "sequences": 1},
+    ]
+
+
+def test_the_live_stream_keeps_the_newest_steps_only(run, live, services):
+    job_id, _ = run
+    payload = records.encode([row(1)])
+    for step in range(70):
+        live.publish_records(job_id, step, 1, payload)
+    assert list(services.live.steps(job_id)) == list(range(6, 70))
+    assert services.live.read_step(job_id, 5, 1) == []
+    assert len(services.live.read_step(job_id, 6, 3)) == 1
+
+
+def probed(step, states, n=0):
+    """A record whose states are (token, log-ratio, {target: (predicted, realised)} or None)."""
+    changes = [state[2] for state in states]
+    return {
+        **row(step, n, length=len(states)),
+        "token_ids": [state[0] for state in states],
+        "log_ratio": [state[1] for state in states],
+        "probe_ids": [None if change is None else list(change) for change in changes],
+        "probe_predicted": [None if c is None else [value[0] for value in c.values()] for c in changes],
+        "probe_realised": [None if c is None else [value[1] for value in c.values()] for c in changes],
+    }
+
+
+def test_the_routing_heatmap_averages_over_suppressed_probed_states(http, run, live):
+    job_id, files = run
+    at_rest = [
+        probed(1, [(1, -1.0, {1: (-0.5, -0.25), 2: (0.5, 0.125)}), (1, -2.0, {1: (-0.25, -0.5)}), (2, -1.0, None)]),
+        probed(2, [(1, +1.0, {2: (9.0, 9.0)}), (2, -1.0, {3: (0.125, float("nan"))})]),
+        probed(3, [(1, -1.0, {1: (-9.0, -9.0)})]),
+    ]
+    records.write_part(files, at_rest, 1, 10, 1)
+    live.publish_records(job_id, 2, 1, records.encode([at_rest[1]]))  # also at rest: counted once
+    live.publish_records(job_id, 4, 1, records.encode([probed(4, [(2, -1.0, {1: (0.25, 0.25)})])]))
+    heatmap = http.get(f"/v1/jobs/{job_id}/heatmaps/routing?from_step=1&to_step=2").json()
+    assert (heatmap["kind"], heatmap["from_step"], heatmap["to_step"], heatmap["states"]) == ("routing", 1, 2, 3)
+    assert heatmap["rows"] == [{"id": 1, "text": "one", "count": 2}, {"id": 2, "text": "two", "count": 1}]
+    assert [column["id"] for column in heatmap["columns"]] == [1, 2, 3]
+    assert heatmap["predicted"] == [[-0.375, 0.25, 0.0], [0.0, 0.0, 0.125]]
+    assert heatmap["realised"] == [[-0.375, 0.0625, 0.0], [0.0, 0.0, 0.0]]
+    whole = http.get(f"/v1/jobs/{job_id}/heatmaps/routing?rows=1&columns=1").json()
+    assert (whole["from_step"], whole["to_step"], whole["states"]) == (1, 4, 5)
+    assert (len(whole["rows"]), len(whole["columns"]), len(whole["predicted"][0])) == (1, 1, 1)
+
+
+def test_a_run_without_records_has_empty_answers(http, job_id):
+    assert http.get(f"/v1/jobs/{job_id}/steps").json()["data"] == []
+    assert http.get(f"/v1/jobs/{job_id}/metrics").json() == {"object": "metrics", "steps": [], "series": {}}
+    heatmap = http.get(f"/v1/jobs/{job_id}/heatmaps/routing?from_step=3").json()
+    assert (heatmap["states"], heatmap["rows"], heatmap["predicted"], heatmap["from_step"]) == (0, [], [], 3)
+    assert http.get(f"/v1/jobs/{job_id}/checkpoints").json()["data"] == []
+
+
+def test_the_report_comes_with_the_end(http, run, store):
+    job_id, _ = run
+    assert "no report yet" in problem_of(http.get(f"/v1/jobs/{job_id}/report"), 404)["detail"]
+    store.finish(job_id, 1, "succeeded", report={"accuracy": {"before": 0.25}, "extra": float("nan")})
+    assert http.get(f"/v1/jobs/{job_id}/report").json() == {"accuracy": {"before": 0.25}, "extra": None}
+
+
+def publish(files, store, job_id, tmp_path, name="step-000001.a1", kind="training"):
+    """What a trainer and its supervisor do: files first, then the row."""
+    local = tmp_path / "made"
+    (local / "sub").mkdir(parents=True)
+    (local / "model.safetensors").write_bytes(bytes(range(256)) * 3000)
+    (local / "sub" / "a b.json").write_bytes(b"{}")
+    folder = name if kind == "export" else f"checkpoints/{name}"
+    manifest = files.publish(local, folder, manifest={"step": 1, "attempt": 1, "kind": kind})
+    size = sum(file["size"] for file in manifest["files"])
+    return store.add_checkpoint(job_id, 1, name=name, step=1, kind=kind, size_bytes=size, files=manifest["files"])
+
+
+@pytest.mark.parametrize(("name", "kind"), [("step-000001.a1", "training"), ("student", "export")])
+def test_checkpoints_are_listed_and_downloaded_by_opaque_ids(http, run, store, tmp_path, name, kind):
+    job_id, files = run
+    row = publish(files, store, job_id, tmp_path, name, kind)
+    (listed,) = http.get(f"/v1/jobs/{job_id}/checkpoints").json()["data"]
+    assert listed == http.get(f"/v1/jobs/{job_id}/checkpoints/{row.id}").json()
+    assert http.get(f"/v1/jobs/{job_id}").json()["latest_checkpoint"] == row.id
+    for file in listed["files"]:
+        answer = http.get(f"/v1/jobs/{job_id}/checkpoints/{row.id}/files/{file['id']}")
+        assert answer.status_code == 200
+        assert len(answer.content) == file["size"] == int(answer.headers["content-length"])
+        assert hashlib.sha256(answer.content).hexdigest() == file["sha256"]
+        assert answer.headers["content-type"] == "application/octet-stream"
+        assert answer.headers["content-disposition"].startswith("attachment")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    base = f"/v1/jobs/{job_id}/checkpoints"
+    for bad in ("model.safetensors", "..%2fmanifest.json", row.id):
+        problem_of(http.get(f"{base}/{row.id}/files/{bad}"), 404)
+        problem_of(http.get(f"{base}/{bad}x"), 404)
+    files.remove(name if kind == "export" else f"checkpoints/{name}")
+    gone = problem_of(http.get(f"{base}/{row.id}/files/{listed['files'][0]['id']}"), 404)
+    assert "no longer stored" in gone["detail"]
+
+
+def test_recipes_models_tasks_and_workers(http, store, tmp_path):
+    recipes = http.get("/v1/recipes").json()["data"]
+    assert {"gkd", "forward-kl"} <= {recipe["name"] for recipe in recipes}
+    assert http.get("/v1/recipes/gkd").json() == next(r for r in recipes if r["name"] == "gkd")
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    (tmp_path / "models" / "mine" / "config.json").write_text("{}")
+    (tmp_path / "models" / "no-model").mkdir()
+    models = {model["id"]: model["kind"] for model in http.get("/v1/models").json()["data"]}
+    mine = str((tmp_path / "models" / "mine").resolve())
+    assert models == {"demo/student": "demo", "demo/teacher": "demo", mine: "directory"}
+    assert http.get("/v1/tasks").json()["data"][0]["name"] == "demo/word-problems"
+    store.heartbeat_worker("w1", "host", ["cpu"], 42, labels={"gpu": "none"})
+    (worker,) = http.get("/v1/workers").json()["data"]
+    assert (worker["name"], worker["alive"], worker["labels"]) == ("w1", True, {"gpu": "none"})
