@@ -1,0 +1,57 @@
+"""Keeping a lease."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from tests.worker.conftest import Bench, wait_until
+from worker.lease import LeaseKeeper
+
+LONG = 1000.0
+
+
+def test_wish_to_cancel_is_seen_between_beats(bench: Bench) -> None:
+    claim = bench.claim(job := bench.submit())
+    with LeaseKeeper(bench.store, job.id, claim.attempt, LONG, watch_s=0.05) as lease:
+        bench.store.request_cancel(job.id)
+        wait_until(lambda: lease.cancelled)
+        assert not lease.lost
+
+
+def test_another_attempt_is_seen_between_beats(bench: Bench) -> None:
+    claim = bench.claim(job := bench.submit())
+    with LeaseKeeper(bench.store, job.id, claim.attempt, LONG, watch_s=0.05) as lease:
+        bench.store.requeue(job.id, claim.attempt, crashed=False)
+        assert bench.claim(job).attempt == 2
+        wait_until(lambda: lease.lost)
+
+
+def test_beats_keep_the_lease(bench: Bench) -> None:
+    job = bench.submit()
+    claim = bench.store.claim(job.id, "first", 0.4)
+    assert claim is not None
+    beats = 0
+    beat = bench.store.beat
+
+    def counted(*arguments) -> str | None:
+        nonlocal beats
+        beats += 1
+        return beat(*arguments)
+
+    bench.store.beat = counted  # type: ignore[method-assign]
+    with LeaseKeeper(bench.store, job.id, claim.attempt, 0.4):
+        wait_until(lambda: beats > 10)  # a second: more than two leases
+        assert bench.store.claim(job.id, "second", 0.4) is None
+
+
+def test_silent_database_loses_the_lease_in_the_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = bench.claim(job := bench.submit())
+
+    def away(*_: object) -> None:
+        raise OperationalError("beat", {}, Exception("gone"))
+
+    monkeypatch.setattr(bench.store, "beat", away)
+    monkeypatch.setattr(bench.store, "get_job", away)
+    with LeaseKeeper(bench.store, job.id, claim.attempt, 0.4) as lease:
+        wait_until(lambda: lease.lost)

@@ -1,0 +1,243 @@
+"""One attempt at a job: start the trainer, listen, stop it when told to, and say how it ended.
+
+The training process is the only place where tensors live. This one stays responsive whatever happens there: the lease
+is kept by a thread (worker/lease.py), the pipes are read by threads (worker/trainer_process.py), and this loop looks
+at both several times a second.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+from opd_core.runs.artifacts import job_files
+from opd_core.runs.live import LiveWriter
+from opd_core.runs.rows import Claim
+from opd_core.runs.settings import Settings
+from opd_core.runs.store import RunStore
+from worker.lease import LeaseKeeper
+from worker.protocol import LogPublisher, Recorder
+from worker.redact import redact
+from worker.trainer_process import TRAINER, TrainerProcess, trainer_environment, trainer_threads
+
+EXIT_USER_ERROR = 2
+EXIT_STOPPED = 75
+
+_TICK_S = 0.2
+_LOG_LINES_IN_EVENT = 20
+
+log = structlog.get_logger()
+
+
+class Stop(IntEnum):
+    """Why the trainer is being stopped. A higher reason replaces a lower one."""
+
+    DRAIN = 1  # this worker is shutting down; the job goes back to the queue
+    MAX_RUNTIME = 2
+    CANCEL = 3
+    LOST = 4  # the lease is gone: another worker may hold the job
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What becomes of the job. ``crashed`` is for 'queued' only."""
+
+    status: Literal["succeeded", "failed", "cancelled", "queued", "lost"]
+    reason: str
+    error: dict[str, Any] | None = None
+    crashed: bool = False
+
+
+def judge(
+    stop: Stop | None, exit_code: int, report: dict[str, Any] | None, error: dict[str, Any] | None, max_runtime_s: float
+) -> Ending:
+    """The job's fate, from why the trainer was stopped (if it was), how it exited and what it said last."""
+    how = f"killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
+    if stop is Stop.LOST:
+        return Ending("lost", "the lease was lost")
+    if stop is Stop.CANCEL:
+        return Ending("cancelled", f"cancelled ({how})")
+    if exit_code == 0 and report is not None:
+        return Ending("succeeded", "succeeded")
+    if exit_code == 0:
+        silent = _system_error("no_report", "the trainer ended without a report")
+        return Ending("failed", "no report", silent)
+    if error is not None and (exit_code == EXIT_USER_ERROR or not error["retryable"]):
+        return Ending("failed", f"{error['code']} ({how})", error)
+    if stop is Stop.MAX_RUNTIME:
+        return Ending("failed", f"max_runtime ({how})", _too_long(max_runtime_s))
+    if stop is Stop.DRAIN:
+        return Ending("queued", f"drained ({how})")
+    return Ending("queued", how, crashed=True)
+
+
+class Supervisor:
+    """Runs one claimed attempt to its end. Call ``run`` from a thread that outlives the trainer (worker/leash.py)."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        store: RunStore,
+        live: LiveWriter,
+        settings: Settings,
+        *,
+        draining: Callable[[], bool],
+        command: Sequence[str] = TRAINER,
+        default_threads: int | None = None,
+    ) -> None:
+        self._claim = claim
+        self._store = store
+        self._settings = settings
+        self._draining = draining
+        self._command = command
+        self._files = job_files(settings.artifacts_url, claim.job_id)
+        self._recorder = Recorder(claim, store, live)
+        self._threads = trainer_threads(claim.spec["resources"]["threads"], fallback=default_threads)
+        self._max_runtime_s = float(claim.spec["schedule"]["max_runtime_s"])
+        self._deadline = time.monotonic() + self._max_runtime_s - self._earlier_runtime_s()
+        self._stop: Stop | None = None
+        self._kill_at = float("inf")
+
+    def run(self) -> Ending:
+        """Blocks until the attempt has ended and its end is recorded."""
+        claim, settings = self._claim, self._settings
+        with (
+            _scratch(settings.home / "run" / "jobs", claim) as scratch,
+            LeaseKeeper(self._store, claim.job_id, claim.attempt, settings.lease_s) as lease,
+        ):
+            spec = scratch / "spec.json"
+            spec.write_text(json.dumps(claim.spec), encoding="utf-8")
+            trainer = TrainerProcess(
+                [*self._command, "--spec", str(spec), "--out", self._files.url, "--attempt", str(claim.attempt)],
+                {**trainer_environment(settings, self._threads, os.environ), "TMPDIR": str(scratch)},
+            )
+            try:
+                self._note_start(trainer.pid)
+                exit_code = self._listen(trainer, lease)
+            finally:
+                # Also on the way out of an error or a cold shutdown: no trainer without a supervisor.
+                trainer.kill()
+            return self._record_end(trainer, exit_code)
+
+    def _earlier_runtime_s(self) -> float:
+        """What earlier attempts have used of the job's time. Waiting in the queue does not count."""
+        attempts = self._store.list_attempts(self._claim.job_id)
+        return sum(past.finished_at - past.started_at for past in attempts if past.finished_at is not None)
+
+    def _note_start(self, pid: int) -> None:
+        claim = self._claim
+        self._store.start_attempt(claim.job_id, claim.attempt, host=socket.gethostname(), pid=pid)
+        self._recorder.publish_status()
+        message = f"trainer started with {self._threads} thread{'s' if self._threads > 1 else ''}"
+        self._recorder.event("info", "trainer_started", message, {"pid": pid, "threads": self._threads})
+        log.info("trainer_started", job_id=claim.job_id, attempt=claim.attempt, pid=pid, threads=self._threads)
+
+    def _listen(self, trainer: TrainerProcess, lease: LeaseKeeper) -> int:
+        logs = LogPublisher(self._files, self._claim.attempt)
+        while (exit_code := trainer.exit_code()) is None:
+            self._stop_if_due(trainer, lease)
+            if self._stop is not Stop.LOST:
+                self._take_lines(trainer, _TICK_S)
+                logs.write_if_due(trainer.log.lines, trainer.log.text)
+        trainer.kill()  # what it left behind would hold the pipes open
+        trainer.finish_reading()
+        if self._stop is not Stop.LOST:
+            self._take_lines(trainer, 0.0)
+            logs.write(trainer.log.lines, trainer.log.text)
+        return exit_code
+
+    def _take_lines(self, trainer: TrainerProcess, wait_s: float) -> None:
+        """Everything that is there; waits up to ``wait_s`` for the first line, and comes back at least every tick."""
+        until = time.monotonic() + _TICK_S
+        try:
+            self._recorder.take(trainer.lines.get(timeout=wait_s) if wait_s else trainer.lines.get_nowait())
+            while not wait_s or time.monotonic() < until:
+                self._recorder.take(trainer.lines.get_nowait())
+        except queue.Empty:
+            return
+
+    def _stop_if_due(self, trainer: TrainerProcess, lease: LeaseKeeper) -> None:
+        now, settings = time.monotonic(), self._settings
+        reasons = (
+            (Stop.LOST, lease.lost, 0.0),
+            (Stop.CANCEL, lease.cancelled, settings.cancel_grace_s),
+            (Stop.MAX_RUNTIME, now >= self._deadline, settings.drain_s),
+            (Stop.DRAIN, self._draining(), settings.drain_s),
+        )
+        for stop, due, grace_s in reasons:
+            if due and (self._stop is None or stop > self._stop):
+                log.info("stopping_trainer", job_id=self._claim.job_id, reason=stop.name.lower(), grace_s=grace_s)
+                self._stop = stop
+                # While it loads there is nothing to save, and it would not listen before its first step.
+                self._kill_at = now + (grace_s if self._recorder.training else 0.0)
+                trainer.terminate()
+                break
+        if now >= self._kill_at:
+            trainer.kill()
+
+    def _record_end(self, trainer: TrainerProcess, exit_code: int) -> Ending:
+        claim, recorder = self._claim, self._recorder
+        ending = judge(self._stop, exit_code, recorder.report, recorder.error, self._max_runtime_s)
+        log.info(
+            "attempt_ended", job_id=claim.job_id, attempt=claim.attempt, status=ending.status, reason=ending.reason
+        )
+        if ending.status == "lost":
+            return ending
+        self._store.finish_attempt(
+            claim.job_id,
+            claim.attempt,
+            exit_code=exit_code if exit_code >= 0 else None,
+            signal=-exit_code if exit_code < 0 else None,
+            reason=ending.reason,
+        )
+        if ending.crashed:
+            data = {"reason": ending.reason, "log": redact(trainer.log.last_lines(_LOG_LINES_IN_EVENT))}
+            recorder.event("error", "trainer_crashed", f"the trainer crashed: {ending.reason}", data)
+        if ending.status == "queued":
+            recorded = self._store.requeue(claim.job_id, claim.attempt, crashed=ending.crashed)
+        else:
+            recorded = self._store.finish(claim.job_id, claim.attempt, ending.status, ending.error, recorder.report)
+        if not recorded:  # taken away between the last look and now: the job is someone else's story
+            return Ending("lost", "the lease was lost")
+        recorder.publish_end()
+        return ending
+
+
+@contextmanager
+def _scratch(parent: Path, claim: Claim) -> Iterator[Path]:
+    """The attempt's folder for temporary files; what killed attempts of the job left here goes first."""
+    for left in parent.glob(f"{claim.job_id}.a*"):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = parent / f"{claim.job_id}.a{claim.attempt}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _system_error(code: str, message: str) -> dict[str, Any]:
+    return {"code": code, "message": message, "param": None, "category": "system", "retryable": True}
+
+
+def _too_long(max_runtime_s: float) -> dict[str, Any]:
+    return {
+        "code": "max_runtime",
+        "message": f"the run took longer than schedule.max_runtime_s = {max_runtime_s:g} s; its checkpoints are kept",
+        "param": "schedule.max_runtime_s",
+        "category": "user",
+        "retryable": False,
+    }

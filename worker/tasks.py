@@ -1,0 +1,58 @@
+"""The doorbell's answer: claim the job, or leave. Every guard returns: a bell may be late, doubled or stray."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import structlog
+
+from opd_core.runs import database
+from opd_core.runs.ids import is_id
+from opd_core.runs.live import LiveWriter
+from opd_core.runs.queue import TASK_NAME
+from opd_core.runs.settings import Settings
+from opd_core.runs.store import RunStore
+from worker.app import app
+from worker.slot import SLOT
+from worker.supervisor import Supervisor
+
+log = structlog.get_logger()
+
+
+@app.task(name=TASK_NAME, bind=True)
+def run_job(self: Any, job_id: str) -> None:
+    """Train one job if it is to be had. The message carries nothing but its id."""
+    if not isinstance(job_id, str) or not is_id(job_id):
+        log.warning("bell_without_job_id")
+        return
+    if SLOT.draining():
+        log.info("bell_while_draining", job_id=job_id)
+        return
+    settings = Settings()
+    engine = database.connect(settings.database_url)  # here, not at import: this process was forked
+    live = LiveWriter(settings.redis_url)
+    try:
+        store = RunStore(engine)
+        claim = store.claim(job_id, self.request.hostname, settings.lease_s)
+        if claim is None:
+            log.info("bell_ignored", job_id=job_id)
+            return
+        with SLOT.occupied_by(job_id):
+            supervisor = Supervisor(
+                claim, store, live, settings, draining=SLOT.draining, default_threads=_threads_of_this_worker()
+            )
+            supervisor.run()
+    finally:
+        live.close()
+        engine.dispose()
+
+
+def _threads_of_this_worker() -> int | None:
+    """OPD_TRAINER_THREADS: the operator's answer to ``resources.threads: auto``."""
+    value = os.environ.get("OPD_TRAINER_THREADS")
+    if not value:
+        return None
+    if not value.isdigit() or int(value) < 1:
+        raise ValueError(f"OPD_TRAINER_THREADS: {value!r} is not a number of threads; use 1 or more, or unset it")
+    return int(value)
