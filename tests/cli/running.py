@@ -1,0 +1,61 @@
+"""A real service of ``opd up`` in a temporary home, for tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+READY = "Ctrl-C stops everything"
+
+
+def processes_of(home: Path) -> dict[int, str]:
+    """Process id -> command line of everything of this home: by its environment or (the broker) its directory."""
+    wanted = f"OPD_HOME={home}".encode()
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            inside = (entry / "cwd").readlink().is_relative_to(home)
+            if inside or wanted in (entry / "environ").read_bytes().split(b"\0"):
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:  # it ended while we looked
+            continue
+    return {pid: command for pid, command in found.items() if command}
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+
+
+@contextmanager
+def service(home: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """``opd up``, ready; asked to stop at the end if it still runs. What it leaves is killed, and fails the test."""
+    command = [sys.executable, "-m", "cli", "up", "--no-dashboard"]
+    environment = {**os.environ, "OPD_HOME": str(home), **environment}
+    output = home / "up.txt"
+    with output.open("w") as file:
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+    try:
+        wait_until(lambda: READY in output.read_text() or process.poll() is not None, "not ready", 120)
+        assert process.poll() is None, output.read_text()
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=60)
+        finally:
+            left = processes_of(home)
+            process.kill()
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+    assert not left
