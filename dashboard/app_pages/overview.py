@@ -1,0 +1,112 @@
+"""One run: how far, how well, at what price; curves; what happened."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import streamlit as st
+
+from dashboard import data
+from dashboard.components import live, outcome
+from dashboard.components.run_header import chosen_run, status_badge
+from dashboard.shaping import curves
+from dashboard.shaping.runs import Figure, attempt_table, budget, event_table, fraction, headline, progress_text
+from dashboard.shaping.text import escape_markdown
+
+job = chosen_run(outcome.cancel_button)
+
+
+def figures(rows: list[Figure]) -> None:
+    """A row of headline numbers."""
+    for column, figure in zip(st.columns(len(rows)), rows, strict=True):
+        column.metric(
+            figure.label,
+            figure.value,
+            figure.delta,
+            help=figure.help,
+            border=True,
+            height="stretch",
+        )
+
+
+def state() -> None:
+    """Status, progress, headline numbers."""
+    now = live.refreshed(job)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        status_badge(now)
+        facts = [now.recipe, f"attempt {now.attempt}", now.worker, now.id]
+        st.caption(escape_markdown(" · ".join(filter(None, facts))))
+    if now.error is not None:
+        where = f" ({now.error.param})" if now.error.param else ""
+        st.error(escape_markdown(f"{now.error.message}{where}"), icon=":material/error:")
+    for warning in now.warnings:
+        st.warning(escape_markdown(warning), icon=":material/warning:")
+    st.progress(fraction(now), text=escape_markdown(progress_text(now)))
+    flops = [value for value in data.metrics(now.id).series.get("flops", []) if value is not None]
+    figures(headline(now))
+    figures(budget(now, flops[-1] if flops else None, datetime.now(UTC)))
+
+
+def charts() -> None:
+    """The learning curves."""
+    now = data.job(job.id)
+    answer = data.metrics(now.id)
+    tables = {curve.key: curves.frame(curve, answer.steps, answer.series) for curve in curves.CURVES}
+    if all(table is None for table in tables.values()):
+        quiet = "This run recorded no metrics." if now.terminal else "No metrics yet: the first step is on its way."
+        st.info(quiet, icon=":material/timeline:")
+        return
+    drawn = [curve for curve in curves.CURVES if tables[curve.key] is not None]
+    with st.grid(3, min_column_width=300):
+        for curve in drawn:
+            table = tables[curve.key]
+            assert table is not None
+            is_accuracy = curve.key == "accuracy"
+            with st.container(border=True, key=f"curve_{curve.key}"):
+                st.markdown(f"**{curve.title}** :gray[{curve.unit}]")
+                st.echarts_chart(
+                    curves.option(
+                        curve,
+                        table,
+                        total=now.progress.total,
+                        ceiling=now.accuracy.teacher if is_accuracy else None,
+                        start=now.accuracy.before if is_accuracy else None,
+                    ),
+                    height=190,
+                    key=f"chart_{curve.key}",
+                    alt=curves.takeaway(curve, table),
+                )
+
+
+def history() -> None:
+    """Events and attempts."""
+    st.subheader("Events", anchor=False)
+    rows = data.events(job.id)
+    if not rows:
+        st.caption("Nothing has happened yet.")
+        return
+    st.dataframe(
+        event_table(rows),
+        hide_index=True,
+        height="content" if len(rows) < 10 else 360,
+        column_config={
+            "time": st.column_config.DatetimeColumn("time (UTC)", format="MMM D, HH:mm:ss", width=130),
+            "level": st.column_config.TextColumn("level", width=70),
+            "attempt": st.column_config.NumberColumn("attempt", width=70),
+            "event": st.column_config.TextColumn("event", width=150),
+            "message": st.column_config.TextColumn("message", width="large"),
+        },
+        key="events",
+        alt="Events of this run, newest first",
+    )
+    starts = data.attempts(job.id)
+    if starts:
+        st.subheader("Attempts", anchor=False)
+        st.dataframe(attempt_table(starts), hide_index=True, key="attempts", alt="Starts of this run and their ends")
+
+
+live.panel(state, every=live.tick(job))
+live.panel(charts, every=live.tick(job, live.SLOW_TICK_S))
+if job.terminal:
+    outcome.results(job)
+live.panel(history, every=live.tick(job, live.SLOW_TICK_S))

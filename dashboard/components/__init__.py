@@ -1,0 +1,1 @@
+"""What the pages are made of: the only modules beside the pages that draw with Streamlit."""

@@ -1,0 +1,47 @@
+"""What is looked at: run, step, sequence, token. The URL holds it, so every view is a link.
+
+Streamlit empties the query string when another page is opened from the navigation; the session remembers it.
+Widgets are set from here before they are drawn and write back in their callbacks: the URL is the only truth.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+KEYS = ("job", "step", "seq", "token", "color", "from", "to")
+_MEMORY = "selection"
+
+
+def restore() -> None:
+    """Call first on every page about one run: puts the remembered selection back into an empty URL."""
+    if "job" not in st.query_params:
+        for key, value in st.session_state.get(_MEMORY, {}).items():
+            st.query_params[key] = value
+    _remember()
+
+
+def _remember() -> None:
+    st.session_state[_MEMORY] = {key: st.query_params[key] for key in KEYS if key in st.query_params}
+
+
+def text(key: str) -> str | None:
+    """The value as written in the URL."""
+    return st.query_params.get(key)
+
+
+def number(key: str) -> int | None:
+    """The value as a number >= 0; None when it is absent or something else."""
+    value = st.query_params.get(key, "")
+    return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
+
+
+def choose(**changes: str | int | None) -> None:
+    """Write to the URL; None removes. Another run starts without step, sequence and token."""
+    if "job" in changes and changes["job"] != st.query_params.get("job"):
+        changes = {**dict.fromkeys(KEYS), **changes}
+    for key, value in changes.items():
+        if value is not None:
+            st.query_params[key] = str(value)
+        elif key in st.query_params:
+            del st.query_params[key]
+    _remember()

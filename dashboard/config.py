@@ -1,0 +1,32 @@
+"""How the dashboard's Streamlit server is started. Imports nothing, so that a launcher can read it cheaply."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+APP = Path(__file__).with_name("app.py")
+THEME = Path(__file__).with_name("theme.toml")
+
+
+def streamlit_flags() -> list[str]:
+    """Flags for ``streamlit run dashboard/app.py``: theme, privacy and safety.
+
+    Streamlit reads ``.streamlit/config.toml`` from the working directory only, so everything travels as flags.
+    Address and port are the launcher's; flags given after these win.
+    """
+    return [
+        f"--theme.base={THEME}",
+        "--server.headless=true",
+        "--server.address=127.0.0.1",
+        "--server.fileWatcherType=none",
+        "--server.enableXsrfProtection=true",
+        "--server.enableAgentApi=false",
+        "--server.maxUploadSize=1",
+        "--server.showEmailPrompt=false",
+        "--browser.gatherUsageStats=false",
+        "--client.toolbarMode=viewer",
+        "--client.showErrorDetails=type",
+        "--runner.magicEnabled=false",
+        # A range slider is told apart by its default, which our widgets, set from the URL, have on top.
+        "--global.disableWidgetStateDuplicationWarning=true",
+    ]

@@ -1,0 +1,148 @@
+"""Learning curves: metric series -> ECharts options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+Series = Mapping[str, Sequence[float | None]]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One chart. ``lines`` maps metric keys to the names shown in the legend."""
+
+    key: str
+    title: str
+    unit: str
+    lines: dict[str, str]
+    stacked: bool = False
+    share: bool = False  # shown in percent
+
+
+CURVES = [
+    Curve("accuracy", "Accuracy", "% of held-out problems", {"accuracy": "student"}, share=True),
+    Curve("loss", "Loss", "nats per token", {"loss": "loss"}),
+    Curve("kl", "KL to the teacher", "nats per token", {"kl": "per-token KL"}),
+    Curve("length", "Completion length", "tokens", {"length_mean": "rollouts", "eval_length": "evaluation"}),
+    Curve("entropy", "Entropy", "nats", {"entropy_student": "student", "entropy_teacher": "teacher"}),
+    Curve("grad_norm", "Gradient norm", "before clipping", {"grad_norm": "gradient norm"}),
+    Curve("throughput", "Throughput", "tokens per second", {"tokens_per_s": "tokens/s"}),
+    Curve(
+        "log_ratio",
+        "Log-ratio of sampled tokens",
+        "nats, teacher − student",
+        {"log_ratio_mean": "mean"},
+    ),
+    Curve(
+        "time",
+        "Time by phase",
+        "seconds per step",
+        {
+            "time_rollout_s": "rollout",
+            "time_teacher_s": "teacher",
+            "time_update_s": "update",
+            "time_telemetry_s": "telemetry",
+        },
+        stacked=True,
+    ),
+]
+
+
+def frame(curve: Curve, steps: Sequence[int], series: Series) -> pd.DataFrame | None:
+    """Columns ``step`` and one per line that has any number; None when there is nothing to draw yet."""
+    columns = {
+        name: list(series[key])
+        for key, name in curve.lines.items()
+        if any(value is not None for value in series.get(key, ()))
+    }
+    if not columns:
+        return None
+    if curve.share:
+        columns = {name: [None if v is None else 100 * v for v in values] for name, values in columns.items()}
+    table = pd.DataFrame({"step": list(steps), **columns}, dtype="float64")
+    # Accuracy exists only on evaluated steps: rows of nothing would break the line.
+    return table.dropna(how="all", subset=list(columns))
+
+
+def _reference(value: float, label: str, position: str, color: str) -> dict[str, Any]:
+    return {
+        "yAxis": value,
+        "lineStyle": {"type": "dashed", "width": 1.5, "color": color},
+        "label": {"formatter": label, "position": position, "color": color, "fontSize": 11},
+    }
+
+
+def option(
+    curve: Curve,
+    table: pd.DataFrame,
+    *,
+    total: int | None = None,
+    ceiling: float | None = None,
+    start: float | None = None,
+    grey: str = "#7a8794",
+) -> dict[str, Any]:
+    """The ECharts option. ``ceiling`` and ``start`` (shares) are the teacher's and the first accuracy, dashed lines."""
+    names = [name for name in table.columns if name != "step"]
+    series: list[dict[str, Any]] = []
+    for name in names:
+        line: dict[str, Any] = {
+            "type": "line",
+            "name": name,
+            "encode": {"x": "step", "y": name, "tooltip": [name]},
+            "connectNulls": True,
+            "showSymbol": len(table) <= 30,
+            "symbolSize": 5,
+            "lineStyle": {"width": 2},
+        }
+        if curve.stacked:
+            line |= {"stack": "all", "areaStyle": {"opacity": 0.55}, "showSymbol": False, "lineStyle": {"width": 0}}
+        series.append(line)
+    marks = [
+        _reference(100 * value, label, position, grey)
+        for value, label, position in ((ceiling, "teacher", "insideStartTop"), (start, "before", "insideEndBottom"))
+        if value is not None
+    ]
+    if marks:
+        series[0]["markLine"] = {"symbol": "none", "silent": True, "animation": False, "data": marks}
+    return {
+        "animationDuration": 300,
+        "grid": {"left": 8, "right": 14, "top": 30 if len(names) > 1 else 14, "bottom": 4, "containLabel": True},
+        "legend": {"show": len(names) > 1, "top": 0, "right": 0, "itemHeight": 8, "itemWidth": 14},
+        "tooltip": {
+            "trigger": "axis",
+            "confine": True,
+            "valueFormatter": "%.1f %%" if curve.share else "%.4g",
+        },
+        "dataset": {"source": table},
+        "xAxis": {
+            "type": "value",
+            "min": 0,
+            "max": total if total else "dataMax",
+            "minInterval": 1,
+            "splitLine": {"show": False},
+        },
+        "yAxis": {
+            "type": "value",
+            "scale": not curve.stacked,
+            **({"min": 0, "max": 100} if curve.share else {}),
+        },
+        "series": series,
+    }
+
+
+def takeaway(curve: Curve, table: pd.DataFrame) -> str:
+    """One plain sentence for people who cannot see the chart: first and last value of each line."""
+    parts = []
+    for name in table.columns:
+        if name == "step":
+            continue
+        values = table[["step", name]].dropna()
+        first, last = values.iloc[0], values.iloc[-1]
+        parts.append(
+            f"{name} from {first[name]:.3g} at step {first['step']:.0f} to {last[name]:.3g} at step {last['step']:.0f}"
+        )
+    return f"{curve.title} ({curve.unit}): " + "; ".join(parts)

@@ -1,0 +1,198 @@
+"""Runs: the table, the status badge, progress and budgets in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import pandas as pd
+
+from api.schemas import Attempt, Event, Job
+from dashboard.shaping.text import age, compact, duration, percent, seconds_since
+
+Color = Literal["red", "orange", "green", "blue", "violet", "gray"]
+_BADGES: dict[str, tuple[Color, str]] = {
+    "queued": ("gray", ":material/schedule:"),
+    "preparing": ("violet", ":material/hourglass_top:"),
+    "running": ("blue", ":material/play_arrow:"),
+    "pausing": ("orange", ":material/pause:"),
+    "paused": ("orange", ":material/pause:"),
+    "finalizing": ("violet", ":material/inventory_2:"),
+    "cancelling": ("orange", ":material/stop:"),
+    "succeeded": ("green", ":material/check:"),
+    "failed": ("red", ":material/error:"),
+    "cancelled": ("gray", ":material/block:"),
+}
+
+_ENDINGS = {"succeeded": "Did all", "failed": "Failed after", "cancelled": "Stopped after"}
+
+
+def badge(status: str) -> tuple[Color, str]:
+    """Colour and icon of a status; a status of a newer server is grey."""
+    return _BADGES.get(status, ("gray", ":material/help:"))
+
+
+def fraction(job: Job) -> float:
+    """Share of the steps that are done, 0 to 1."""
+    if job.status == "succeeded":
+        return 1.0
+    return min(1.0, (job.progress.step or 0) / job.progress.total) if job.progress.total else 0.0
+
+
+def progress_text(job: Job) -> str:
+    """``Step 12 of 150 · 34 s left``; in words before the first step and after the last."""
+    if job.status == "queued":
+        return "Waiting for a free worker"
+    if job.terminal:
+        return f"{_ENDINGS[job.status]} {job.progress.step or 0} steps in {duration(run_time(job))}"
+    parts = [f"Step {job.progress.step or 0} of {job.progress.total}"] if job.progress.total else []
+    if job.status == "running" and job.progress.eta_s is not None:
+        parts.append(f"{duration(job.progress.eta_s)} left")
+    if job.phase and job.phase not in ("training", job.status):
+        parts.append(job.phase)
+    return " · ".join(parts) or job.status.capitalize()
+
+
+def run_time(job: Job, now: datetime | None = None) -> float | None:
+    """Seconds since the start, up to the end if it is over; None before the start."""
+    if job.started_at is None:
+        return None
+    return seconds_since(job.started_at, job.finished_at or now)
+
+
+def accuracy_now(job: Job) -> float | None:
+    """The newest accuracy that was measured."""
+    return next((a for a in (job.accuracy.after, job.accuracy.latest, job.accuracy.before) if a is not None), None)
+
+
+def accuracy_text(job: Job) -> str:
+    """``24 % → 92 % of 100 %``: before, now, teacher; a dash before the first evaluation."""
+    if accuracy_now(job) is None:
+        return "–"
+    ceiling = f" of {percent(job.accuracy.teacher, 0)}" if job.accuracy.teacher is not None else ""
+    return f"{percent(job.accuracy.before, 0)} → {percent(accuracy_now(job), 0)}{ceiling}"
+
+
+def short_id(job_id: str) -> str:
+    """The tail of an id: ids sort by time, so the end tells them apart."""
+    return job_id[-6:]
+
+
+def run_label(job: Job) -> str:
+    """For the run picker; plain text."""
+    return f"{job.name} · {job.status} · {short_id(job.id)}"
+
+
+def matching(jobs: Sequence[Job], *, statuses: Sequence[str] = (), text: str = "") -> list[Job]:
+    """Jobs with one of the statuses (any when empty) that contain every word of the text."""
+    words = text.lower().split()
+
+    def fits(job: Job) -> bool:
+        haystack = " ".join(filter(None, (job.name, job.id, job.recipe, job.worker, job.status))).lower()
+        return (not statuses or job.status in statuses) and all(word in haystack for word in words)
+
+    return [job for job in jobs if fits(job)]
+
+
+def table(jobs: Sequence[Job], sparklines: Mapping[str, Sequence[float]], now: datetime) -> pd.DataFrame:
+    """One row per job, newest first as the API lists them."""
+    return pd.DataFrame(
+        {
+            "Run": [job.name for job in jobs],
+            "Status": [[job.status] for job in jobs],
+            "Progress": [100 * fraction(job) for job in jobs],
+            "Now": [progress_text(job) for job in jobs],
+            "Accuracy": [accuracy_text(job) for job in jobs],
+            "Trend": [list(sparklines.get(job.id, ())) for job in jobs],
+            "Recipe": [job.recipe for job in jobs],
+            "Worker": [job.worker or "–" for job in jobs],
+            "Age": [age(seconds_since(job.created_at, now)) for job in jobs],
+        }
+    )
+
+
+def status_options() -> tuple[list[str], list[str]]:
+    """Every status and its colour, in the order of a job's life."""
+    return list(_BADGES), [color for color, _ in _BADGES.values()]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One headline number."""
+
+    label: str
+    value: str
+    help: str
+    delta: str | None = None
+
+
+def headline(job: Job) -> list[Figure]:
+    """Accuracy before, now and the teacher's; what of the gap is closed."""
+    before, now, teacher = job.accuracy.before, accuracy_now(job), job.accuracy.teacher
+    gained = None if before is None or now is None else f"{100 * (now - before):+.1f} points"
+    recovered = job.accuracy.gap_recovered
+    if recovered is None and None not in (before, now, teacher) and teacher != before:
+        recovered = (now - before) / (teacher - before)  # type: ignore[operator]
+    return [
+        Figure("Student before", percent(before), "Exact answers on held-out problems before the first step."),
+        Figure(
+            "Student now" if job.accuracy.after is None else "Student after",
+            percent(now),
+            "Exact answers on the same problems at the newest evaluation.",
+            gained,
+        ),
+        Figure("Teacher", percent(teacher), "The teacher on the same problems: the ceiling."),
+        Figure("Gap closed", percent(recovered, 0), "(now − before) / (teacher − before)."),
+    ]
+
+
+def budget(job: Job, flops: float | None, now: datetime | None = None) -> list[Figure]:
+    """What the run has spent."""
+    done = job.progress
+    return [
+        Figure("Student tokens", compact(done.student_tokens), "Tokens written by the student."),
+        Figure("Teacher tokens", compact(done.teacher_tokens), "Tokens scored by the teacher."),
+        Figure("Tokens per second", compact(done.tokens_per_s), "Student tokens per second, whole step."),
+        Figure("Compute", compact(flops, "FLOP"), "Estimated floating point operations so far."),
+        Figure("Time", duration(run_time(job, now)), "Since the worker took the job."),
+    ]
+
+
+def event_table(events: Sequence[Event]) -> pd.DataFrame:
+    """Newest first."""
+    newest = list(reversed(events))
+    return pd.DataFrame(
+        {
+            "time": [event.created_at for event in newest],
+            "level": [event.level for event in newest],
+            "attempt": [event.attempt for event in newest],
+            "event": [event.type.replace("_", " ") for event in newest],
+            "message": [event.message for event in newest],
+        }
+    )
+
+
+def attempt_table(attempts: Sequence[Attempt]) -> pd.DataFrame:
+    """One row per start, and how it ended."""
+    return pd.DataFrame(
+        {
+            "attempt": [one.attempt for one in attempts],
+            "worker": [one.worker for one in attempts],
+            "process": [f"{one.host or '?'} · {one.pid or '?'}" for one in attempts],
+            "duration": [
+                duration((one.finished_at - one.started_at).total_seconds()) if one.finished_at else "running"
+                for one in attempts
+            ],
+            "end": [_ending(one) for one in attempts],
+        }
+    )
+
+
+def _ending(attempt: Attempt) -> str:
+    if attempt.reason:
+        return attempt.reason
+    if attempt.signal is not None:
+        return f"killed by signal {attempt.signal}"
+    return "–" if attempt.exit_code is None else f"exit code {attempt.exit_code}"

@@ -1,0 +1,43 @@
+"""Learning curves."""
+
+from __future__ import annotations
+
+import math
+
+from dashboard.shaping import curves
+
+BY_KEY = {curve.key: curve for curve in curves.CURVES}
+
+
+def test_accuracy_has_only_evaluated_steps_in_percent_and_the_teacher_as_ceiling() -> None:
+    curve = BY_KEY["accuracy"]
+    table = curves.frame(curve, [0, 1, 2], {"accuracy": [0.25, None, 0.75]})
+    assert table.to_dict("list") == {"step": [0.0, 2.0], "student": [25.0, 75.0]}
+    option = curves.option(curve, table, total=10, ceiling=0.98, start=0.25)
+    lines = option["series"][0]["markLine"]["data"]
+    assert [(line["yAxis"], line["label"]["formatter"]) for line in lines] == [(98.0, "teacher"), (25.0, "before")]
+    assert option["xAxis"]["max"] == 10
+    assert (option["yAxis"]["min"], option["yAxis"]["max"]) == (0, 100)
+
+
+def test_nothing_to_draw_yet() -> None:
+    assert curves.frame(BY_KEY["loss"], [0], {"loss": [None]}) is None
+    assert curves.frame(BY_KEY["loss"], [], {}) is None
+
+
+def test_only_lines_with_numbers_are_drawn() -> None:
+    table = curves.frame(BY_KEY["length"], [1, 2], {"length_mean": [10.0, 12.0], "eval_length": [None, None]})
+    option = curves.option(BY_KEY["length"], table)
+    assert [line["name"] for line in option["series"]] == ["rollouts"]
+    assert not option["legend"]["show"]
+
+
+def test_time_is_stacked() -> None:
+    series = {"time_rollout_s": [0.1], "time_update_s": [0.2]}
+    option = curves.option(BY_KEY["time"], curves.frame(BY_KEY["time"], [1], series))
+    assert {line["stack"] for line in option["series"]} == {"all"}
+
+
+def test_takeaway_names_first_and_last_value() -> None:
+    table = curves.frame(BY_KEY["loss"], [1, 2, 3], {"loss": [0.9, math.nan, 0.3]})
+    assert curves.takeaway(BY_KEY["loss"], table) == "Loss (nats per token): loss from 0.9 at step 1 to 0.3 at step 3"

@@ -1,0 +1,219 @@
+"""Every page over the fake service: what it shows, what it does, what it says when things are missing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dashboard.components import selection
+from tests.dashboard.fake_api import DONE, FAILED, HOSTILE, QUEUED, RUNNING, TOTAL, FakeApi
+
+JOB_PAGES = ("overview", "tokens", "routing")
+
+
+def texts(test) -> str:
+    """Everything a reader sees outside charts and tables."""
+    kinds = ("markdown", "caption", "text", "code", "error", "warning", "info", "success", "subheader", "header")
+    return "\n".join(str(element.value) for kind in kinds for element in getattr(test, kind))
+
+
+def markdown_of(test) -> str:
+    """Everything that is interpreted as markdown."""
+    kinds = ("markdown", "caption", "error", "warning", "info", "success", "subheader", "header")
+    return "\n".join(str(element.value) for kind in kinds for element in getattr(test, kind))
+
+
+def metric(test, label: str) -> str:
+    return next(m.value for m in test.metric if m.label == label)
+
+
+# --- runs ---------------------------------------------------------------------------------------------------------
+
+
+def test_runs_lists_and_filters(app) -> None:
+    test = app()
+    assert not test.exception
+    assert list(test.dataframe[0].value["Run"]) == ["sweep-03", "demo-live", "bad column", "demo-forward-kl"]
+    test.text_input(key="runs_text").set_value("tml live").run()
+    assert list(test.dataframe[0].value["Run"]) == ["demo-live"]
+    test.text_input(key="runs_text").set_value("no such run").run()
+    assert "None of the 4 runs match." in texts(test)
+
+
+def test_submit_form_shows_the_recipe_and_validates(app, fake_api: FakeApi) -> None:
+    test = app()
+    assert "Source\\: GKD, arXiv 2306\\.13649" in texts(test)
+    test.selectbox(key="new_recipe_0").select("tml-opd").run()
+    assert "L = -mean_t sg(r_t) log pi(y_t)" in [code.value for code in test.code]
+    test.number_input(key="new_lr_0").set_value(0.0)
+    test.button(key="new_validate").click().run()
+    assert test.error[0].value.startswith("**optimizer\\.lr** · ")
+    test.number_input(key="new_lr_0").set_value(0.001)
+    test.button(key="new_validate").click().run()
+    assert test.warning[0].value == "seed 0 is everyone's seed"
+    assert not test.error
+    assert fake_api.world.submitted == []
+
+
+def test_submit_jumps_to_the_run(app, fake_api: FakeApi) -> None:
+    test = app()
+    test.text_input(key="new_name_0").set_value("mine")
+    test.text_area(key="new_advanced_0").set_value(json.dumps({"rollout": {"prompts_per_step": 8}}))
+    test.button(key="new_submit").click().run()
+    assert not test.exception
+    (spec,) = fake_api.world.submitted
+    assert (spec["name"], spec["rollout"]) == ("mine", {"prompts_per_step": 8})
+    assert test.query_params["job"] == "job_0new0"
+    assert "Waiting for a free worker" in test.get("progress")[0].text
+
+
+def test_form_starts_like_another_run(app) -> None:
+    test = app()
+    test.selectbox(key="new_start").select_index(2).run()
+    assert test.text_input(key="new_name_1").value == "demo-live"
+    assert test.selectbox(key="new_recipe_1").value == "tml-opd"
+
+
+# --- one run ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", JOB_PAGES)
+@pytest.mark.parametrize("job", [DONE, RUNNING, FAILED, QUEUED])
+def test_every_page_opens_for_every_state(app, page: str, job: str) -> None:
+    test = app(page, job=job)
+    assert not test.exception
+    assert test.query_params["job"] == job
+
+
+def test_the_short_link_opens_the_overview(app) -> None:
+    test = app(job=DONE)
+    assert metric(test, "Student after") == "95.4 %"
+
+
+def test_overview_of_a_finished_run(app) -> None:
+    test = app("overview", job=DONE)
+    assert metric(test, "Teacher") == "98.0 %"
+    assert metric(test, "Compute") == "18.6 TFLOP"
+    assert len(test.get("echarts_chart")) == 9
+    assert not [button for button in test.button if button.key == "cancel_yes"]
+    assert "ckpt_export" in texts(test)
+
+
+def test_overview_of_a_failed_run_says_why_and_stays_harmless(app) -> None:
+    test = app("overview", job=FAILED)
+    assert test.error[0].value.startswith("task\\.prompt\\_column\\: there is no column 'question' \\<img src\\=x")
+    assert "<img" not in markdown_of(test).replace("\\<img", "")
+
+
+def test_cancel(app, fake_api: FakeApi) -> None:
+    test = app("overview", job=RUNNING)
+    test.button(key="cancel_yes").click().run()
+    assert fake_api.world.jobs[RUNNING]["status"] == "cancelled"
+    assert "Stopped after 12 steps" in test.get("progress")[0].text
+
+
+def test_no_records_yet(app) -> None:
+    for page in ("tokens", "routing"):
+        assert "No records yet: the first step is on its way." in texts(app(page, job=QUEUED))
+
+
+def test_tokens_follow_the_newest_step_until_one_is_chosen(app, fake_api: FakeApi) -> None:
+    test = app("tokens", job=RUNNING)
+    assert test.select_slider(key="tokens_step").value == 12
+    fake_api.world.advance(3)
+    import streamlit as st
+
+    st.cache_data.clear()
+    assert test.run().select_slider(key="tokens_step").value == 15
+    test.select_slider(key="tokens_step").set_value(4).run()
+    assert test.query_params["step"] == "4"
+    assert test.toggle(key="tokens_follow").value is False
+    test.toggle(key="tokens_follow").set_value(True).run()
+    assert "step" not in test.query_params
+    assert test.select_slider(key="tokens_step").value == 15
+
+
+def test_a_link_restores_step_sequence_token_and_colour(app) -> None:
+    test = app("tokens", job=DONE, step=20, seq=2, token=3, color="gate")
+    assert test.select_slider(key="tokens_step").value == 20
+    assert test.selectbox(key="tokens_seq").value == 2
+    assert test.get("segmented_control")[0].value == "gate"
+    assert "Token 3" in [heading.value for heading in test.subheader]
+    assert HOSTILE.replace(" ", "·") in test.text[0].value
+
+
+@pytest.mark.parametrize("query", [{"step": "x", "seq": "-1", "token": "9" * 30}, {"step": 9999, "seq": 99}])
+def test_a_broken_link_shows_something_sensible(app, query: dict[str, object]) -> None:
+    test = app("tokens", job=DONE, **query)
+    assert not test.exception
+    assert test.select_slider(key="tokens_step").value == TOTAL
+    assert test.selectbox(key="tokens_seq").value == 0
+
+
+def test_choosing_a_sequence_forgets_the_token(app) -> None:
+    test = app("tokens", job=DONE, step=20, token=3)
+    test.selectbox(key="tokens_seq").select(1).run()
+    assert test.query_params["seq"] == "1"
+    assert "token" not in test.query_params
+
+
+def test_no_model_text_is_markdown(app) -> None:
+    for page in ("tokens", "routing"):
+        shown = markdown_of(app(page, job=DONE, step=20, token=3))
+        assert "onerror" not in shown
+        assert "apples" not in shown
+
+
+def test_routing_range_and_states(app) -> None:
+    test = app("routing", job=DONE)
+    assert f"**{9 * TOTAL} probed states**" in texts(test)
+    test.select_slider(key="routing_range").set_range(10, 19).run()
+    assert (test.query_params["from"], test.query_params["to"]) == ("10", "19")
+    assert "**90 probed states** of steps 10 to 19" in texts(test)
+
+
+def test_another_run_starts_without_the_old_selection(app) -> None:
+    test = app("tokens", job=DONE, step=20, seq=2, token=3)
+    test.selectbox(key="run_picker").select(RUNNING).run()
+    assert {key: test.query_params[key] for key in selection.KEYS if key in test.query_params} == {"job": RUNNING}
+
+
+def test_the_direct_route_is_explained(app) -> None:
+    assert "takes the direct route" in texts(app("tokens", job=DONE))
+    assert "takes the direct route" not in texts(app("tokens", job=RUNNING))
+
+
+# --- trouble ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("job", ["job_0nosuch", "../../etc/passwd", "job_0done?x=1"])
+def test_unknown_run(app, job: str) -> None:
+    test = app("overview", job=job)
+    assert not test.exception
+    assert test.warning[0].value.startswith("**Not found.**")
+
+
+@pytest.mark.parametrize("page", ["runs", *JOB_PAGES])
+def test_wrong_token_is_one_message_and_heals(app, fake_api: FakeApi, page: str) -> None:
+    fake_api.accepts = "another"
+    test = app(page)
+    assert len(test.error) == 1
+    assert "refuses this dashboard's token" in test.error[0].value
+    fake_api.accepts = "fake-token"
+    test.run()
+    assert not test.error
+
+
+def test_unreachable_is_one_message(app, fake_api: FakeApi) -> None:
+    fake_api.close()
+    test = app()
+    assert not test.exception
+    assert [error.value.startswith("**The API does not answer.**") for error in test.error] == [True]
+
+
+def test_no_runs_at_all(app, fake_api: FakeApi) -> None:
+    fake_api.world.jobs.clear()
+    assert "No runs yet." in texts(app())
+    for page in JOB_PAGES:
+        assert "No runs yet." in texts(app(page))

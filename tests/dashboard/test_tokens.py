@@ -1,0 +1,130 @@
+"""The strip and the detail of a token."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from api.schemas import Sequence, Token
+from dashboard.shaping import tokens as shape
+from dashboard.shaping.colors import STEPS, Scale
+from tests.dashboard.fake_api import HOSTILE, sequence
+
+
+@pytest.fixture
+def recorded() -> Sequence:
+    """A sequence as the API sends it."""
+    return Sequence.model_validate(sequence(7, 1))
+
+
+def edited(token: Token, **changes: object) -> Token:
+    return token.model_copy(update=changes)
+
+
+def test_strip_shows_every_token_as_text(recorded: Sequence) -> None:
+    field = shape.FIELDS["log_ratio"]
+    used = shape.field_scale(field, [recorded])
+    drawn = shape.strip(recorded, field, used, place="p", selected=2)
+    texts = [token["text"] for token in drawn["tokens"]]
+    assert texts[3] == HOSTILE.replace(" ", "·")
+    assert texts[4] == "‹U+202E›evil"
+    assert texts[5] == "↵"
+    assert drawn["tokens"][5]["newline"]
+    assert drawn["tokens"][-1]["kind"] == "special"
+    assert drawn["palette"] == "signed"
+    assert all(len(token["numbers"]) == len(drawn["columns"]) for token in drawn["tokens"])
+    for token, shown in zip(recorded.tokens, drawn["tokens"], strict=True):
+        assert (shown["color"] > STEPS) == (token.log_ratio * STEPS / used.limit >= 0.5)
+
+
+def test_scale_is_shared_by_all_sequences(recorded: Sequence) -> None:
+    louder = recorded.model_copy(update={"tokens": [edited(token, log_ratio=-50.0) for token in recorded.tokens]})
+    assert shape.field_scale(shape.FIELDS["log_ratio"], [recorded, louder]).limit == 50.0
+
+
+def test_open_gates_do_not_look_extreme(recorded: Sequence) -> None:
+    halves = recorded.model_copy(update={"tokens": [edited(token, gate=0.5) for token in recorded.tokens]})
+    used = shape.field_scale(shape.FIELDS["gate"], [halves])
+    assert used.limit == 1.0
+    assert used.index(0.5) == STEPS // 2
+
+
+def test_note_says_that_it_clamps() -> None:
+    field = shape.FIELDS["log_ratio"]
+    assert "Clamped at the step's 98 % quantile, 3 tokens beyond it." in shape.scale_note(field, Scale(1.0, True, 3))
+    assert "Clamped" not in shape.scale_note(field, Scale(1.0, True, 0))
+
+
+def test_chain_reads_from_feedback_to_update(recorded: Sequence) -> None:
+    token = edited(recorded.tokens[0], log_ratio=-1.5, return_=-2.0, advantage=-1.75, gate=0.5, coefficient=-0.875)
+    assert [link.value for link in shape.chain(token)] == ["-1.500", "-2.000", "-1.750", "0.500", "-0.875"]
+    assert [link.value for link in shape.chain(edited(token, return_=None, gate=None))][1::2] == ["–", "–"]
+
+
+def test_verdict(recorded: Sequence) -> None:
+    token = edited(recorded.tokens[0], logp_student=math.log(0.5), logp_teacher=math.log(0.1), log_ratio=math.log(0.2))
+    assert shape.verdict(token) == (
+        "The student gave this token 50.0 %, the teacher 10.0 %: the teacher likes it less, by a factor of 5.00."
+    )
+    assert "agree" in shape.verdict(edited(token, log_ratio=0.001))
+    assert "likes it better" in shape.verdict(edited(token, log_ratio=900.0))
+    assert shape.verdict(edited(token, log_ratio=None)).endswith("the teacher 10.0 %.")
+
+
+def test_top_tables_keep_the_columns_apart(recorded: Sequence) -> None:
+    token = recorded.tokens[8]
+    student, teacher = shape.top_table(token, "student"), shape.top_table(token, "teacher")
+    first = token.teacher_top[0]
+    assert student["student"][0] == pytest.approx(math.exp(token.student_top[0].logp))
+    assert teacher["teacher"][0] == pytest.approx(math.exp(first.logp))
+    assert teacher["student"][0] == pytest.approx(math.exp(first.student_logp))
+    assert list(student[""]).count("◀ sampled") == 1
+
+
+def test_a_sampled_token_outside_the_top_is_added(recorded: Sequence) -> None:
+    token = edited(recorded.tokens[0], id=999, text="rare", logp_student=math.log(0.001), logp_teacher=None)
+    table = shape.top_table(token, "student")
+    last = table.iloc[-1]
+    assert (last["token"], last[""]) == ("rare", "◀ sampled")
+    assert last["student"] == pytest.approx(0.001)
+    assert math.isnan(last["teacher"])
+
+
+def test_route_and_probe_largest_first(recorded: Sequence) -> None:
+    probed = next(token for token in recorded.tokens if token.probe and token.log_ratio < 0)
+    probe = shape.probe_table(probed)
+    assert list(probe["realised"].abs()) == sorted(probe["realised"].abs(), reverse=True)
+    assert list(shape.route_table(probed)["weight"]) == [0.6, 0.3, 0.1]
+    assert shape.route_table(edited(probed, route=[])) is None
+    assert shape.probe_table(edited(probed, probe=None)) is None
+
+
+def test_nearest_step() -> None:
+    assert shape.nearest([], 3) is None
+    assert shape.nearest([5, 10, 20], None) == 20
+    assert shape.nearest([5, 10, 20], 999) == 20
+    assert shape.nearest([5, 10, 20], 11) == 10
+    assert shape.nearest([5, 10, 20], 15) == 20
+
+
+def test_sequence_label_holds_no_model_text(recorded: Sequence) -> None:
+    label = shape.sequence_label(recorded)
+    assert label.startswith("#1 · problem 120 · ✗ wrong · 27 tokens, mean r ")
+    assert "img" not in label
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("job_1/20/3", (20, 3)),
+        ("job_2/20/3", None),
+        ("job_1/20", None),
+        ("job_1/-1/3", None),
+        ("job_1/20/3\n", None),
+        ("job_1/9999999999/3", None),
+    ],
+)
+def test_a_pick_says_where_it_was_made(name: str, where: tuple[int, int] | None) -> None:
+    assert shape.read_place(name, "job_1") == where
+    assert shape.read_place(shape.place("job_1", 20, 3), "job_1") == (20, 3)
