@@ -1,0 +1,70 @@
+# Everything a developer runs. `make help` lists it. The environment lives in .venv and is made on first use.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up test quick-test mutants lint format types walls check bench bench-demo bench-service bench-telemetry clean
+
+help:  ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.run: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "opd needs Python 3.11 or newer; try: make demo PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[all]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/.dev  ## make the environment with everything a developer needs
+
+demo: $(VENV)/.run  ## start the service, distil the demo student, show it in the browser
+	$(BIN)/opd demo
+
+up: $(VENV)/.run  ## start the service and wait for jobs
+	$(BIN)/opd up
+
+test: $(VENV)/.dev  ## all tests (those that need Chromium are skipped without it)
+	$(PYTEST)
+
+quick-test: $(VENV)/.dev  ## tests that start no service and no browser
+	$(PYTEST) -m 'not service and not browser'
+
+mutants: $(VENV)/.dev  ## break the objective and the loop line by line: every breakage must turn a test red
+	$(BIN)/python tests/mutation/run.py
+
+lint: $(VENV)/.dev  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev  ## let ruff format and fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.dev  ## mypy, strict
+	$(BIN)/mypy
+
+walls: $(VENV)/.dev  ## the layer walls of the house
+	$(BIN)/lint-imports
+
+check: lint types walls  ## lint, types, walls
+
+bench: bench-demo bench-service bench-telemetry  ## all benchmarks; results go to benchmarks/results
+
+bench-demo: $(VENV)/.dev  ## three seeds of the demo through the whole service, dashboard on
+	$(BIN)/python -m benchmarks.demo
+
+bench-service: $(VENV)/.dev  ## from POST to first step, from worker to browser
+	$(BIN)/python -m benchmarks.service
+
+bench-telemetry: $(VENV)/.dev  ## what recording costs, as a ratio
+	$(BIN)/python -m benchmarks.telemetry
+
+clean:  ## remove caches and the environment
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache tests/artifacts
