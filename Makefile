@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test quick-test mutants lint format types walls check bench bench-demo bench-service bench-telemetry clean
+.PHONY: help install demo up test quick-test mutants lint format types walls docs check bench bench-demo bench-service bench-telemetry clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ types: $(VENV)/.dev  ## mypy, strict
 
 walls: $(VENV)/.dev  ## the layer walls of the house
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev  ## write docs/spec.md from the spec's models
+	$(BIN)/python docs/generate.py
 
 check: lint types walls  ## lint, types, walls
 

@@ -7,19 +7,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Status = Literal[
-    "queued",
-    "preparing",
-    "running",
-    "pausing",
-    "paused",
-    "finalizing",
-    "cancelling",
-    "succeeded",
-    "failed",
-    "cancelled",
-]
-TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
+from opd_core.runs.states import TERMINAL as TERMINAL
+from opd_core.runs.states import Status as Status
 
 Json = dict[str, Any]
 Item = TypeVar("Item")
