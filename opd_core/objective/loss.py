@@ -13,8 +13,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from opd_core.objective.divergences import forward_kl, jensen_shannon, reverse_kl
+from opd_core.objective.divergences import (
+    forward_kl,
+    jensen_shannon,
+    reverse_kl,
+    skew_forward_kl,
+    skew_reverse_kl,
+)
 from opd_core.objective.plan import DivergenceTerm, UpdatePlan
+from opd_core.objective.support import coarsen
 from opd_core.objective.targets import chunks, log_softmax
 
 
@@ -33,11 +40,20 @@ def plan_loss(plan: UpdatePlan, student_logits: Tensor) -> Tensor:
 
 def _divergence(term: DivergenceTerm, student_logp: Tensor, temperature: float) -> Tensor:
     teacher_logp = term.target.log_probs(temperature)
-    if term.kind == "forward_kl":
-        return forward_kl(student_logp, teacher_logp)
-    if term.kind == "reverse_kl":
-        return reverse_kl(student_logp, teacher_logp)
-    return jensen_shannon(student_logp, teacher_logp, term.beta)
+    if term.tokens is not None:
+        student_logp = coarsen(student_logp, term.tokens, term.remainder)
+        teacher_logp = coarsen(teacher_logp, term.tokens, term.remainder)
+    match term.kind:
+        case "forward_kl":
+            return forward_kl(student_logp, teacher_logp)
+        case "reverse_kl":
+            return reverse_kl(student_logp, teacher_logp)
+        case "jsd":
+            return jensen_shannon(student_logp, teacher_logp, term.skew)
+        case "skew_forward_kl":
+            return skew_forward_kl(student_logp, teacher_logp, term.skew)
+        case "skew_reverse_kl":
+            return skew_reverse_kl(student_logp, teacher_logp, term.skew)
 
 
 class Head(Protocol):

@@ -20,21 +20,27 @@ from opd_core.objective.credit import discounted_returns
 from opd_core.objective.feedback import Feedback, row_chunks
 from opd_core.objective.importance import importance_weights
 from opd_core.objective.routing import Route, counterfactual_route
+from opd_core.objective.shaping import shape
+from opd_core.objective.support import Remainder, TokenSet, choose_tokens, coarsen
 from opd_core.objective.targets import Target
-from opd_core.spec import CounterfactualRouting, DirectObjective, MethodSpec
+from opd_core.spec import CounterfactualRouting, DirectObjective, MethodSpec, TopKSupport
+from opd_core.spec.method import Divergence
 
 
 @dataclass(frozen=True)
 class DivergenceTerm:
-    """weight_n x divergence(student_n, target_n) on every row n."""
+    """weight_n x divergence(student_n, target_n) on every row n, over the whole vocabulary or a set of tokens."""
 
-    kind: Literal["forward_kl", "reverse_kl", "jsd"]
+    kind: Divergence
     weight: Tensor  # [N]
     target: Target  # N rows
-    beta: float = 0.5  # jsd only
+    skew: float = 0.5  # beta of the jsd, alpha of the skew KLs
+    tokens: TokenSet | None = None  # N rows; None = the whole vocabulary
+    remainder: Remainder = "tail"
 
     def __getitem__(self, rows: slice | Tensor) -> DivergenceTerm:
-        return replace(self, weight=self.weight[rows], target=self.target[rows])
+        tokens = None if self.tokens is None else self.tokens[rows]
+        return replace(self, weight=self.weight[rows], target=self.target[rows], tokens=tokens)
 
 
 @dataclass(frozen=True)
@@ -127,15 +133,41 @@ def build_plan(method: MethodSpec, feedback: Feedback, state: PlanState = PlanSt
         ),
     )
     if isinstance(objective, DirectObjective):
-        term = DivergenceTerm(objective.effective_divergence, gates[mask], feedback.teacher, beta=objective.beta)
-        return replace(plan, divergences=(term,))
+        return _direct_plan(plan, objective, method, feedback)
     return _log_ratio_plan(plan, method, feedback)
+
+
+def _direct_plan(plan: UpdatePlan, objective: DirectObjective, method: MethodSpec, feedback: Feedback) -> UpdatePlan:
+    """One divergence term, over the whole vocabulary or over the support's tokens."""
+    kind = objective.effective_divergence
+    term = DivergenceTerm(
+        kind,
+        plan.view.gates[plan.mask],
+        feedback.teacher,
+        skew=objective.beta if kind == "jsd" else objective.alpha,
+    )
+    if not isinstance(method.support, TopKSupport):
+        return replace(plan, divergences=(term,))
+    parts, left_out = [], {"support_student_tail": 0.0, "support_teacher_tail": 0.0}
+    for rows in row_chunks(feedback.student):
+        student, teacher = (
+            rows_of[rows].log_probs(plan.temperature) for rows_of in (feedback.student, feedback.teacher)
+        )
+        tokens = choose_tokens(method.support.kind, method.support.k, student, teacher)
+        parts.append(tokens)
+        for name, logp in (("support_student_tail", student), ("support_teacher_tail", teacher)):
+            left_out[name] += float(coarsen(logp, tokens, "tail")[:, -1].exp().sum()) / max(1, len(plan))
+    if not parts:
+        return replace(plan, divergences=(term,))
+    tokens = TokenSet(torch.cat([part.ids for part in parts]), torch.cat([part.keep for part in parts]))
+    term = replace(term, tokens=tokens, remainder=method.support.remainder)
+    return replace(plan, divergences=(term,), statistics=left_out)
 
 
 def _log_ratio_plan(plan: UpdatePlan, method: MethodSpec, feedback: Feedback) -> UpdatePlan:
     """Credit, then the coefficient on log pi(y), then the route of what is suppressed."""
     mask = plan.mask
-    returns = discounted_returns(feedback.log_ratio, mask, method.credit.discount)
+    returns = discounted_returns(shape(feedback.log_ratio, method.shaping), mask, method.credit.discount)
     components = {"return": returns}
     if method.credit.baseline == "expected":
         components["baseline"] = feedback.kl  # minus E[r] = -K
@@ -149,12 +181,15 @@ def _log_ratio_plan(plan: UpdatePlan, method: MethodSpec, feedback: Feedback) ->
         statistics={"importance_truncated": _share(truncated[mask], mask[mask])},
     )
     if isinstance(method.routing, CounterfactualRouting):
-        plan = _routed(plan, method.routing, feedback, scale[mask])
+        signal = shape(feedback.log_ratio, method.shaping) if method.routing.magnitude == "log_ratio" else advantages
+        plan = _routed(plan, method.routing, feedback, signal=signal[mask], scale=scale[mask])
     return plan
 
 
-def _routed(plan: UpdatePlan, routing: CounterfactualRouting, feedback: Feedback, scale: Tensor) -> UpdatePlan:
-    """Add the destinations of suppressed tokens: their coefficient stays, the route gets its mass back."""
+def _routed(
+    plan: UpdatePlan, routing: CounterfactualRouting, feedback: Feedback, *, signal: Tensor, scale: Tensor
+) -> UpdatePlan:
+    """Route what a negative ``signal`` [N] (log-ratio or advantage) takes from suppressed tokens."""
     parts = [
         counterfactual_route(
             feedback.student[rows].log_probs(plan.temperature),
@@ -169,8 +204,6 @@ def _routed(plan: UpdatePlan, routing: CounterfactualRouting, feedback: Feedback
     if not parts:
         return plan
     route = Route(*(torch.cat([getattr(part, name) for part in parts]) for name in ("ids", "weights", "active")))
-    log_ratio, advantage = feedback.log_ratio[plan.mask], plan.view.advantages[plan.mask]
-    signal = log_ratio if routing.magnitude == "log_ratio" else advantage
     triggered = route.active & (signal < 0)
     moved = torch.where(triggered, -signal, 0.0) * scale
     components = dict(plan.components)

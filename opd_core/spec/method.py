@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from opd_core.spec.base import Spec
 
-Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
+Divergence = Literal["forward_kl", "reverse_kl", "jsd", "skew_forward_kl", "skew_reverse_kl"]
 
 
 class DirectObjective(Spec):
@@ -21,7 +21,9 @@ class DirectObjective(Spec):
     divergence: Divergence = Field(
         "forward_kl",
         description="forward_kl = KL(teacher || student); reverse_kl = KL(student || teacher); "
-        "jsd = beta KL(teacher || m) + (1 - beta) KL(student || m), m = beta teacher + (1 - beta) student",
+        "jsd = beta KL(teacher || m) + (1 - beta) KL(student || m), m = beta teacher + (1 - beta) student; "
+        "skew_forward_kl = KL(teacher || alpha teacher + (1 - alpha) student); "
+        "skew_reverse_kl = KL(student || alpha student + (1 - alpha) teacher)",
     )
     beta: float = Field(
         0.5,
@@ -30,6 +32,7 @@ class DirectObjective(Spec):
         description="Weight of the teacher in the Jensen-Shannon mixture. JSD itself vanishes at the ends: "
         "0 means forward_kl and 1 means reverse_kl (the loss scale jumps there).",
     )
+    alpha: float = Field(0.1, gt=0.0, lt=1.0, description="skew_* only: the integrand never exceeds -log alpha.")
     temperature: float = Field(
         1.0, gt=0.0, le=10.0, description="Softmax temperature of both models in the loss (not in sampling)."
     )
@@ -57,12 +60,46 @@ class LogRatioObjective(Spec):
 Objective = Annotated[DirectObjective | LogRatioObjective, Field(discriminator="route")]
 
 
-class Support(Spec):
-    """Which tokens of the vocabulary are compared at a state."""
+class FullSupport(Spec):
+    """The whole vocabulary."""
 
-    kind: Literal["full", "sampled"] = Field(
-        "full", description="full = the whole vocabulary; sampled = only the token the student wrote."
+    kind: Literal["full"] = "full"
+
+
+class SampledSupport(Spec):
+    """Only the token that the student wrote (log-ratio route)."""
+
+    kind: Literal["sampled"] = "sampled"
+
+
+class TopKSupport(Spec):
+    """The k most probable tokens of one model or both, and what becomes of the rest (direct route)."""
+
+    kind: Literal["teacher_top_k", "student_top_k", "union"]
+    k: int = Field(32, ge=1, le=4096, description="union holds up to 2 k tokens.")
+    remainder: Literal["tail", "renormalised"] = Field(
+        "tail",
+        description="tail = one bucket for all other tokens; renormalised = they are left out, so mass that leaves the "
+        "support goes unseen.",
     )
+
+    @model_validator(mode="after")
+    def _one_token_has_no_shape(self) -> TopKSupport:
+        if self.remainder == "renormalised" and self.k == 1 and self.kind != "union":
+            raise ValueError("remainder 'renormalised' with k 1 is log 1 - log 1 = 0: use k >= 2, or remainder 'tail'")
+        return self
+
+
+Support = Annotated[FullSupport | SampledSupport | TopKSupport, Field(discriminator="kind")]
+
+
+class Shaping(Spec):
+    """Bounds the log-ratio before it becomes credit (log-ratio route only)."""
+
+    kind: Literal["none", "clip", "soft_log", "tanh"] = Field(
+        "none", description="clip to +-limit; soft_log = sign(r) log(1 + |r|); tanh = limit tanh(r / limit)."
+    )
+    limit: float = Field(5.0, gt=0.0, description="clip and tanh only, in nats.")
 
 
 class Credit(Spec):
@@ -135,7 +172,8 @@ class MethodSpec(Spec):
     """One on-policy distillation method. Every combination that cannot learn is refused with the reason."""
 
     objective: Objective = DirectObjective()
-    support: Support = Support()
+    support: Support = FullSupport()
+    shaping: Shaping = Shaping()
     credit: Credit = Credit()
     routing: Routing = PlainRouting()
     importance: Importance = Importance()
@@ -148,15 +186,22 @@ class MethodSpec(Spec):
                 "support.kind 'sampled' with objective.route 'direct' differentiates log pi - log p on one token, "
                 "whose expected gradient is zero; use support.kind 'full', or objective.route 'log_ratio'"
             )
-        if self.objective.route == "log_ratio" and self.support.kind == "full":
+        if self.objective.route == "log_ratio" and self.support.kind != "sampled":
             raise ValueError(
-                "objective.route 'log_ratio' scores the sampled token only; use support.kind 'sampled', or the "
-                "exact expectation of the same update: objective {route: direct, divergence: reverse_kl}"
+                f"objective.route 'log_ratio' scores the sampled token only, not support.kind '{self.support.kind}'; "
+                "use support.kind 'sampled', or the exact expectation of the same update: objective {route: direct, "
+                "divergence: reverse_kl}"
             )
-        if self.objective.route == "direct" and (self.credit != Credit() or self.routing.kind != "plain"):
+        plain = self.credit == Credit() and self.routing.kind == "plain" and self.shaping.kind == "none"
+        if self.objective.route == "direct" and not plain:
             raise ValueError(
-                "credit and routing shape the policy-gradient signal of objective.route 'log_ratio'; a direct loss has "
-                "none: leave credit and routing at their defaults, or use objective.route 'log_ratio'"
+                "shaping, credit and routing act on the policy-gradient signal of objective.route 'log_ratio'; "
+                "a direct loss has none: leave them at their defaults, or use objective.route 'log_ratio'"
+            )
+        if self.shaping.kind != "none" and self.credit.baseline == "expected":
+            raise ValueError(
+                "credit.baseline 'expected' is the expectation of the unshaped log-ratio; with shaping.kind "
+                f"'{self.shaping.kind}' use baseline 'none', or shaping.kind 'none'"
             )
         if self.credit.baseline == "expected" and self.credit.estimator != "immediate":
             raise ValueError(

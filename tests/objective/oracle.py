@@ -17,7 +17,11 @@ def divergence(kind: str, student: Tensor, teacher: Tensor, beta: float = 0.5) -
         return kl(teacher, student)
     if kind == "reverse_kl":
         return kl(student, teacher)
+    if kind == "skew_reverse_kl":
+        return kl(student, beta * student + (1 - beta) * teacher)
     mixture = beta * teacher + (1 - beta) * student
+    if kind == "skew_forward_kl":
+        return kl(teacher, mixture)
     return beta * kl(teacher, mixture) + (1 - beta) * kl(student, mixture)
 
 

@@ -20,11 +20,11 @@ def direct(divergence: str, **fields) -> MethodSpec:
     return MethodSpec.model_validate({"objective": {"route": "direct", "divergence": divergence, **fields}})
 
 
-@pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl", "jsd"])
+@pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl", "jsd", "skew_forward_kl", "skew_reverse_kl"])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_direct_force_is_minus_the_divergence_gradient(kind, temperature, batch, feedback):
     student, teacher, _, mask = batch
-    plan = build_plan(direct(kind, beta=0.3, temperature=temperature), feedback(temperature))
+    plan = build_plan(direct(kind, beta=0.3, alpha=0.3, temperature=temperature), feedback(temperature))
     pushed = force(plan, student[mask])
     for row, (s, t) in enumerate(zip(student[mask], teacher[mask], strict=True)):
         torch.testing.assert_close(pushed[row], -gradient(kind, s, t, 0.3, temperature), atol=1e-12, rtol=0)
