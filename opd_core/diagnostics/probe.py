@@ -2,7 +2,8 @@
 
 The plan predicts, to first order, delta pi_v = eta pi_v (f_v - sum_u pi_u f_u) with f the plan's force on the logits
 of that state alone. The network shares its parameters between states, so the realised change differs, often a lot;
-both are recorded. eta is one number per step, fitted by least squares over the probed states.
+both are recorded. eta is one number per step: the one that gives predicted and realised changes the same size over the
+probed states. (A least-squares fit would turn the prediction round whenever interference does.)
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Probe:
         hidden = completion_hidden(trunk, self._batch)[self._within]
         after = (self._head(hidden) / self._temperature).softmax(-1)
         self._realised = after - self._before
-        self.eta = float((self._realised * self._direction).sum() / self._direction.square().sum().clamp(min=1e-20))
+        self.eta = float(self._realised.norm() / self._direction.norm().clamp(min=1e-20))
 
     def columns(self) -> dict[int, dict[str, Any]]:
         """Packed row -> ids and the predicted and realised change of their probability. Call after ``measure``."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -99,8 +100,7 @@ class Recorder:
         columns["token_ids"] = self._split(self._plan.tokens[self._packed])
         for name, values in self._top.items():
             columns[name] = self._split(values)
-        columns["route_ids"] = self._split(self._plan.route_ids[self._packed])
-        columns["route_weights"] = self._split(self._plan.route_weights[self._packed])
+        columns["route_ids"], columns["route_weights"] = self._routes()
         probed = self.probe.columns() if self.probe else {}
         rows = []
         for n, (sequence, packed) in enumerate(zip(self._sequences, self._split(self._packed), strict=True)):
@@ -123,6 +123,19 @@ class Recorder:
                 row[name] = [probed[state][name] if state in probed else None for state in packed]
             rows.append(row)
         return rows
+
+    def _routes(self) -> tuple[list[list[Any]], list[list[Any]]]:
+        """Destinations that get anything, per sequence and token: the plan's table is padded with zeros."""
+        ids, weights = (self._split(table[self._packed]) for table in (self._plan.route_ids, self._plan.route_weights))
+        given = [[[w != 0 for w in token] for token in sequence] for sequence in weights]
+
+        def only(table: list[list[Any]]) -> list[list[Any]]:
+            return [
+                [list(compress(token, kept)) for token, kept in zip(sequence, keep, strict=True)]
+                for sequence, keep in zip(table, given, strict=True)
+            ]
+
+        return only(ids), only(weights)
 
     def _split(self, values: Tensor) -> list[list[Any]]:
         return [part.tolist() for part in values.cpu().split(self._counts)]

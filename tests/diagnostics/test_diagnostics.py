@@ -88,6 +88,32 @@ def test_probe_sees_the_real_student_move(world):
         assert int(plan.tokens[row]) in columns[row]["probe_ids"]
 
 
+def test_recorded_routes_are_the_plans_without_their_padding(world):
+    from opd_core.diagnostics.records import Recorder, Text
+
+    _, rollouts, own, theirs = world
+    feedback = Feedback.from_rows(own, theirs, rollouts.tokens, rollouts.mask)
+    plan = build_plan(load("cr-opd").method, feedback)
+    everything = range(len(rollouts))
+    recorder = Recorder(
+        rollouts=rollouts,
+        feedback=feedback,
+        plan=plan,
+        student=own,
+        sequences=everything,
+        top_k=4,
+        probe_states=0,
+    )
+    texts = [Text(n, "p", "c", None, None) for n in everything]
+    rows = recorder.rows(step=1, attempt=1, texts=texts)
+    ids = [token for row in rows for token in row["route_ids"]]
+    weights = [token for row in rows for token in row["route_weights"]]
+    assert any(ids)
+    for n in range(len(plan)):
+        expected = {int(i): float(w) for i, w in zip(plan.route_ids[n], plan.route_weights[n], strict=True) if w != 0}
+        assert dict(zip(ids[n], weights[n], strict=True)) == expected
+
+
 @pytest.mark.parametrize("name", names())
 def test_self_check_of_a_sound_run(name, world):
     _, rollouts, own, theirs = world
