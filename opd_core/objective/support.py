@@ -47,7 +47,7 @@ def choose_tokens(kind: Kind, k: int, student_logp: Tensor, teacher_logp: Tensor
 def coarsen(logp: Tensor, tokens: TokenSet, remainder: Remainder) -> Tensor:
     """Log-probabilities [N, V] -> those of the tokens and the bucket of all others [N, K + 1], or renormalised [N, K].
 
-    Tokens that are not kept, and the bucket where the tokens are the whole vocabulary, have probability 0.
+    Tokens that are not kept have probability 0; the bucket has at least the precision's epsilon.
     """
     inside = logp.gather(1, tokens.ids).masked_fill(~tokens.keep, -torch.inf)
     if remainder == "renormalised":
@@ -55,5 +55,4 @@ def coarsen(logp: Tensor, tokens: TokenSet, remainder: Remainder) -> Tensor:
     # Rounding can bring the sum to 1 or above. The bucket then keeps the smallest mass that the precision can tell from
     # none: exactly none would make a KL infinite wherever only one of the two models' sums is rounded up.
     mass = inside.logsumexp(1, keepdim=True).clamp(max=-torch.finfo(logp.dtype).eps)
-    whole = tokens.keep.sum(1, keepdim=True) == logp.shape[1]
-    return torch.cat([inside, torch.log1p(-mass.exp()).masked_fill(whole, -torch.inf)], 1)
+    return torch.cat([inside, torch.log1p(-mass.exp())], 1)
