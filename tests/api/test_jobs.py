@@ -73,6 +73,7 @@ def test_validate_only_resolves_and_creates_nothing(http):
         "route": "direct",
         "divergence": "jsd",
         "beta": 1.0,
+        "alpha": 0.1,
         "temperature": 1.0,
     }
     assert "reverse_kl" in body["warnings"][0]
