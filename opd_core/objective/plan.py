@@ -21,10 +21,10 @@ from opd_core.objective.feedback import Feedback, row_chunks
 from opd_core.objective.importance import importance_weights
 from opd_core.objective.routing import Route, counterfactual_route
 from opd_core.objective.shaping import shape
-from opd_core.objective.support import Remainder, TokenSet, choose_tokens, coarsen
+from opd_core.objective.support import TokenSet, choose_tokens, coarsen
 from opd_core.objective.targets import Target
 from opd_core.spec import CounterfactualRouting, DirectObjective, MethodSpec, TopKSupport
-from opd_core.spec.method import Divergence
+from opd_core.spec.method import Divergence, Remainder
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,11 @@ student does. At strength 1 the force on the logits is then exactly magnitude x 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Weighting = Literal["teacher", "deficit", "geometric"]
+from opd_core.spec.method import Weighting
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,11 @@ governed by the student's mass outside the support, so that is reported.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Kind = Literal["teacher_top_k", "student_top_k", "union"]
-Remainder = Literal["tail", "renormalised"]
+from opd_core.spec.method import Remainder, TopKKind
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class TokenSet:
         return TokenSet(self.ids[rows], self.keep[rows])
 
 
-def choose_tokens(kind: Kind, k: int, student_logp: Tensor, teacher_logp: Tensor) -> TokenSet:
+def choose_tokens(kind: TopKKind, k: int, student_logp: Tensor, teacher_logp: Tensor) -> TokenSet:
     """The k most probable tokens of the teacher, of the student, or of both; log-probabilities [N, V]."""
     k = min(k, student_logp.shape[1])
     parts = []

@@ -12,6 +12,9 @@ from pydantic import Field, model_validator
 from opd_core.spec.base import Spec
 
 Divergence = Literal["forward_kl", "reverse_kl", "jsd", "skew_forward_kl", "skew_reverse_kl"]
+TopKKind = Literal["teacher_top_k", "student_top_k", "union"]
+Remainder = Literal["tail", "renormalised"]
+Weighting = Literal["teacher", "deficit", "geometric"]
 
 
 class DirectObjective(Spec):
@@ -75,9 +78,9 @@ class SampledSupport(Spec):
 class TopKSupport(Spec):
     """The k most probable tokens of one model or both, and what becomes of the rest (direct route)."""
 
-    kind: Literal["teacher_top_k", "student_top_k", "union"]
+    kind: TopKKind
     k: int = Field(32, ge=1, le=4096, description="union holds up to 2 k tokens.")
-    remainder: Literal["tail", "renormalised"] = Field(
+    remainder: Remainder = Field(
         "tail",
         description="tail = one bucket for all other tokens; renormalised = they are left out, so mass that leaves the "
         "support goes unseen.",
@@ -138,7 +141,7 @@ class CounterfactualRouting(Spec):
     )
     student_top_k: int = Field(16, ge=1, le=1024)
     teacher_top_k: int = Field(8, ge=1, le=1024)
-    weighting: Literal["teacher", "deficit", "geometric"] = "teacher"
+    weighting: Weighting = "teacher"
     strength: float = Field(1.0, ge=0.0, le=1.0, description="1 = all of it is routed, 0 = plain.")
     fallback: Literal["abstain", "plain"] = Field(
         "plain", description="Where no alternative qualifies: say nothing, or suppress as softmax does."
