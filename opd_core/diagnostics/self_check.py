@@ -21,7 +21,8 @@ from opd_core.objective.loss import force
 from opd_core.objective.plan import build_plan
 from opd_core.objective.targets import DenseTarget, HiddenTarget
 from opd_core.rollout import Rollouts
-from opd_core.spec import DirectObjective, MethodSpec
+from opd_core.spec import MethodSpec
+from opd_core.spec.variables.objective import DirectObjective
 
 TOLERANCE = 1e-5
 _MAX_TOKENS = 512

@@ -6,25 +6,44 @@ E[r_t | s_t] = -K_t for y_t ~ pi (arXiv 2606.22793).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from opd_core.objective.candidates import Candidates, join, top_candidates
 from opd_core.objective.divergences import entropy, reverse_kl
 from opd_core.objective.targets import DenseTarget, Target, chunks
+
+T = TypeVar("T")
+
+
+class MissingFeedback(ValueError):
+    """A method needs something about the rollout that the feedback does not hold."""
 
 
 @dataclass(frozen=True)
 class FeedbackContext:
-    """What is known of the rollout beside both models' scores.
+    """What is known of the rollout beside both models' scores. None = not known.
 
-    ``behaviour_logp`` [B, T] are the log-probabilities under which the tokens were really sampled; None says that
-    they were sampled from the student of this feedback itself. ``temperature`` is that of both softmaxes below.
+    ``temperature`` is that of the student's softmax, ``teacher_temperature`` (None = the same) that of the teacher's.
+    ``special_ids`` are special tokens that do not end a sequence.
     """
 
-    behaviour_logp: Tensor | None = None
+    behaviour_logp: Tensor | None = None  # [B, T] under which the tokens were sampled; None = the student itself
     temperature: float = 1.0
+    teacher_temperature: float | None = None
+    reference: Target | None = None  # N rows: the student at the start of the run
+    reward: Tensor | None = None  # [B] the verifier's
+    group: Tensor | None = None  # [B] equal for the samples of one prompt
+    from_data: Tensor | None = None  # [B] bool: the row was taken from data, not written by the student
+    eos_ids: tuple[int, ...] = ()
+    special_ids: tuple[int, ...] = ()
+
+    @property
+    def effective_teacher_temperature(self) -> float:
+        return self.temperature if self.teacher_temperature is None else self.teacher_temperature
 
 
 @dataclass(frozen=True)
@@ -44,10 +63,11 @@ class Feedback:
     teacher_entropy: Tensor  # [B, T]
     student: Target  # N rows
     teacher: Target  # N rows
-    values: Tensor | None = None  # [B, T] critic's estimate of the return
-    bootstrap: Tensor | None = None  # [B] value after the last action: 0 at end of sequence
+    values: Tensor | None = None  # [B, T] the critic's output: V, or U where credit.critic.form splits K off
+    bootstrap: Tensor | None = None  # [B] V after the last action: 0 at end of sequence
     truncated: Tensor | None = None  # [B] True where the length cap ended the rollout
     context: FeedbackContext = FeedbackContext()
+    _scanned: dict[bool, Candidates] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def from_logits(
@@ -64,16 +84,10 @@ class Feedback:
     ) -> Feedback:
         """From dense logits [B, T, V] that predict ``tokens`` [B, T] (tests and the laboratory)."""
         selected = mask.bool()
-        return cls.from_rows(
-            DenseTarget(student_logits[selected]),
-            DenseTarget(teacher_logits[selected]),
-            tokens,
-            mask,
-            values=values,
-            bootstrap=bootstrap,
-            truncated=truncated,
-            context=context,
+        found = cls.from_rows(
+            DenseTarget(student_logits[selected]), DenseTarget(teacher_logits[selected]), tokens, mask, context=context
         )
+        return replace(found, values=values, bootstrap=bootstrap, truncated=truncated)
 
     @classmethod
     @torch.no_grad()
@@ -84,12 +98,14 @@ class Feedback:
         tokens: Tensor,
         mask: Tensor,
         *,
-        values: Tensor | None = None,
-        bootstrap: Tensor | None = None,
-        truncated: Tensor | None = None,
         context: FeedbackContext | None = None,
+        top_k: int = 0,
     ) -> Feedback:
-        """From packed rows (N = mask.sum()), one vocabulary-sized chunk at a time."""
+        """From packed rows (N = mask.sum()), one vocabulary-sized chunk at a time.
+
+        ``top_k`` favourites of both models are kept from the same scan (``candidates.wanted_k(method)`` says how many a
+        method needs; asked for later they cost another scan).
+        """
         context = context or FeedbackContext()
         mask = mask.bool()
         sampled = tokens[mask]
@@ -98,9 +114,10 @@ class Feedback:
                 f"{len(sampled)} action tokens, but {len(student)} student and {len(teacher)} teacher rows"
             )
         columns: list[list[Tensor]] = [[], [], [], [], []]
+        candidates: list[Candidates] = []
         for rows in row_chunks(student):
             student_logp = student[rows].log_probs(context.temperature)
-            teacher_logp = teacher[rows].log_probs(context.temperature)
+            teacher_logp = teacher[rows].log_probs(context.effective_teacher_temperature)
             ids = sampled[rows, None]
             for column, value in zip(
                 columns,
@@ -114,6 +131,8 @@ class Feedback:
                 strict=True,
             ):
                 column.append(value)
+            if top_k:
+                candidates.append(top_candidates(student_logp, teacher_logp, top_k))
         own, theirs, kl, own_entropy, their_entropy = (_join(column, tokens) for column in columns)
         return cls(
             tokens=tokens,
@@ -126,11 +145,65 @@ class Feedback:
             teacher_entropy=unpack(their_entropy, mask),
             student=student,
             teacher=teacher,
-            values=values,
-            bootstrap=bootstrap,
-            truncated=truncated,
             context=context,
+            _scanned={False: join(candidates)} if candidates else {},
         )
+
+    def toward(self, target: Target) -> Feedback:
+        """The same rollouts, compared with ``target`` (whose temperatures are inside) instead of the teacher."""
+        aimed = Feedback.from_rows(
+            self.student,
+            target,
+            self.tokens,
+            self.mask,
+            context=replace(self.context, teacher_temperature=1.0),
+        )
+        return replace(aimed, values=self.values, bootstrap=self.bootstrap, truncated=self.truncated)
+
+    def candidates(self, k: int, *, without_special: bool = True) -> Candidates:
+        """Both models' k favourites of each of the N rows. Special tokens are nobody's favourites unless asked for."""
+        excluded = self.context.special_ids if without_special else ()
+        known = self._scanned.get(bool(excluded))
+        if known is None or known.k < min(k, self.vocabulary):
+            known = self._scan(k, excluded)
+            self._scanned[bool(excluded)] = known
+        return known.first(k)
+
+    @property
+    def vocabulary(self) -> int:
+        """V; 0 for a batch without rows."""
+        return self.student[0:1].log_probs(1.0).shape[-1] if len(self.student) else 0
+
+    @property
+    def ends(self) -> Tensor:
+        """[B, T] bool: the token that ended its sequence."""
+        ends = torch.zeros_like(self.mask)
+        for token in self.context.eos_ids:
+            ends |= self.tokens == token
+        return ends & self.mask
+
+    @torch.no_grad()
+    def _scan(self, k: int, excluded: tuple[int, ...]) -> Candidates:
+        parts = [
+            top_candidates(
+                self.student[rows].log_probs(self.context.temperature),
+                self.teacher[rows].log_probs(self.context.effective_teacher_temperature),
+                k,
+                excluded,
+            )
+            for rows in row_chunks(self.student)
+        ]
+        if not parts:
+            nothing = self.log_ratio.new_zeros((0, k))
+            return top_candidates(nothing, nothing, k)
+        return join(parts)
+
+
+def require(value: T | None, what: str, who: str) -> T:
+    """``value``, or one sentence that says which method misses what."""
+    if value is None:
+        raise MissingFeedback(f"{who} needs {what}, which this feedback does not hold")
+    return value
 
 
 def unpack(packed: Tensor, mask: Tensor) -> Tensor:

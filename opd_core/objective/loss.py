@@ -13,13 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from opd_core.objective.divergences import (
-    forward_kl,
-    jensen_shannon,
-    reverse_kl,
-    skew_forward_kl,
-    skew_reverse_kl,
-)
+from opd_core.objective.divergences import divergence
 from opd_core.objective.plan import DivergenceTerm, UpdatePlan
 from opd_core.objective.support import coarsen
 from opd_core.objective.targets import chunks, log_softmax
@@ -34,26 +28,27 @@ def plan_loss(plan: UpdatePlan, student_logits: Tensor) -> Tensor:
     if plan.route_ids.shape[1]:
         loss = loss - (plan.route_weights * logp.gather(1, plan.route_ids)).sum(1)
     for term in plan.divergences:
-        loss = loss + term.weight * _divergence(term, logp, plan.temperature)
+        loss = loss + term.weight * _divergence(term, logp)
     return loss
 
 
-def _divergence(term: DivergenceTerm, student_logp: Tensor, temperature: float) -> Tensor:
-    teacher_logp = term.target.log_probs(temperature)
-    if term.tokens is not None:
-        student_logp = coarsen(student_logp, term.tokens, term.remainder)
-        teacher_logp = coarsen(teacher_logp, term.tokens, term.remainder)
-    match term.kind:
-        case "forward_kl":
-            return forward_kl(student_logp, teacher_logp)
-        case "reverse_kl":
-            return reverse_kl(student_logp, teacher_logp)
-        case "jsd":
-            return jensen_shannon(student_logp, teacher_logp, term.skew)
-        case "skew_forward_kl":
-            return skew_forward_kl(student_logp, teacher_logp, term.skew)
-        case "skew_reverse_kl":
-            return skew_reverse_kl(student_logp, teacher_logp, term.skew)
+def _divergence(term: DivergenceTerm, student_logp: Tensor) -> Tensor:
+    teacher_logp = term.target.log_probs(term.target_temperature)
+    if term.excluded:
+        student_logp, teacher_logp = (_without(logp, term.excluded) for logp in (student_logp, teacher_logp))
+    if term.tokens is None:
+        return divergence(term.kind, student_logp, teacher_logp, term.parameter)
+    student_logp, teacher_logp = (
+        coarsen(logp, term.tokens, term.remainder) for logp in (student_logp, teacher_logp)
+    )
+    generalised = term.remainder == "generalised"
+    return divergence(term.kind, student_logp, teacher_logp, term.parameter, generalised=generalised)
+
+
+def _without(logp: Tensor, excluded: tuple[int, ...]) -> Tensor:
+    """The distribution over the other tokens."""
+    ids = torch.tensor(excluded, device=logp.device)
+    return logp.index_fill(-1, ids, -torch.inf).log_softmax(-1)
 
 
 class Head(Protocol):

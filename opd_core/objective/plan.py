@@ -6,41 +6,34 @@ Every method of both routes is a plan. The force that a plan puts on the logits 
 
 where c is the coefficient on log pi(y), the route a signed sparse measure over the vocabulary, and f_k the negative
 gradient of divergence k. ``plan_loss`` (loss.py) is the one function that applies it.
+
+``build_plan`` reads in the order of the taxonomy: what the student is pulled towards, the route (direct.py or
+policy_gradient.py), gates, regularizers, aggregation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from opd_core.objective.credit import discounted_returns
-from opd_core.objective.feedback import Feedback, row_chunks
-from opd_core.objective.importance import importance_weights
-from opd_core.objective.routing import Route, counterfactual_route
-from opd_core.objective.shaping import shape
-from opd_core.objective.support import TokenSet, choose_tokens, coarsen
-from opd_core.objective.targets import Target
-from opd_core.spec import CounterfactualRouting, DirectObjective, MethodSpec, TopKSupport
-from opd_core.spec.method import Divergence, Remainder
-
-
-@dataclass(frozen=True)
-class DivergenceTerm:
-    """weight_n x divergence(student_n, target_n) on every row n, over the whole vocabulary or a set of tokens."""
-
-    kind: Divergence
-    weight: Tensor  # [N]
-    target: Target  # N rows
-    skew: float = 0.5  # beta of the jsd, alpha of the skew KLs
-    tokens: TokenSet | None = None  # N rows; None = the whole vocabulary
-    remainder: Remainder = "tail"
-
-    def __getitem__(self, rows: slice | Tensor) -> DivergenceTerm:
-        tokens = None if self.tokens is None else self.tokens[rows]
-        return replace(self, weight=self.weight[rows], target=self.target[rows], tokens=tokens)
+from opd_core.objective.aggregate import aggregation_weights
+from opd_core.objective.aim import aim
+from opd_core.objective.credit import CriticTargets, discounted_returns
+from opd_core.objective.direct import direct_draft
+from opd_core.objective.draft import DivergenceTerm as DivergenceTerm
+from opd_core.objective.draft import Draft, mean, one_route
+from opd_core.objective.feedback import Feedback, unpack
+from opd_core.objective.gates import Gated, apply_gates
+from opd_core.objective.gates.seen import Seen
+from opd_core.objective.policy_gradient import log_ratio_draft
+from opd_core.objective.regularizers import golden_rows, regularize
+from opd_core.objective.state import PlanState as PlanState
+from opd_core.spec import MethodSpec
+from opd_core.spec.variables.objective import DirectObjective
+from opd_core.spec.variables.regularizers import GoldenData, Reward
 
 
 @dataclass(frozen=True)
@@ -48,13 +41,16 @@ class TokenView:
     """What the plan did with each token, [B, T], 0 off the mask: for display and records, not for the loss.
 
     returns: return-to-go of the log-ratios (gamma = 1). advantages: the credit that was used (0 in the direct
-    route, which has none). gates: how loudly the token speaks, 1 = fully.
+    route, which has none). gates: how loudly the token speaks, 1 = fully; ``gate_by_name``: each gate by itself.
+    values: what a critic expected of the return (None without one).
     """
 
     log_ratio: Tensor
     returns: Tensor
     advantages: Tensor
     gates: Tensor
+    gate_by_name: Mapping[str, Tensor] = field(default_factory=dict)
+    values: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ class UpdatePlan:
     """One optimizer step's update on N completion tokens (row-major over the action mask)."""
 
     tokens: Tensor  # [N] sampled ids
-    components: dict[str, Tensor]  # name -> [N]; their sum is the coefficient on log pi(y)
+    components: Mapping[str, Tensor]  # name -> [N]; their sum is the coefficient on log pi(y)
     route_ids: Tensor  # [N, K]
     route_weights: Tensor  # [N, K] signed, unnormalised
     divergences: tuple[DivergenceTerm, ...]
@@ -71,7 +67,9 @@ class UpdatePlan:
     temperature: float
     mask: Tensor  # [B, T]
     view: TokenView
-    statistics: dict[str, float] = field(default_factory=dict)
+    critic: CriticTargets | None = None
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    observed: Mapping[str, float] = field(default_factory=dict)  # for PlanState.advanced
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -92,156 +90,85 @@ class UpdatePlan:
             route_weights=self.route_weights[rows],
             divergences=tuple(term[rows] for term in self.divergences),
             weights=self.weights[rows],
+            critic=None if self.critic is None else self.critic[rows],
         )
-
-
-@dataclass(frozen=True)
-class PlanState:
-    """What a plan may know beside the batch: how far the run is."""
-
-    progress: float = 0.0  # share of the steps that are done, in [0, 1]
 
 
 @torch.no_grad()
-def build_plan(method: MethodSpec, feedback: Feedback, state: PlanState = PlanState()) -> UpdatePlan:  # noqa: ARG001
+def build_plan(method: MethodSpec, feedback: Feedback, state: PlanState = PlanState()) -> UpdatePlan:
     """Turn feedback into the update of ``method``.
 
-    Raises ValueError when the feedback was taken at another softmax temperature than the method's.
+    Raises ValueError when the feedback was taken at another softmax temperature than the method's, MissingFeedback
+    (a ValueError) when it lacks something that the method needs.
     """
-    objective = method.objective
-    if feedback.context.temperature != objective.temperature:
-        raise ValueError(f"feedback at temperature {feedback.context.temperature}, method at {objective.temperature}")
-    mask = feedback.mask
-    gates = mask.to(feedback.log_ratio.dtype)
-    weights, normalizer = aggregation_weights(method.aggregation.per, gates)
-    no_route = feedback.tokens.new_zeros((int(mask.sum()), 0))
-    plan = UpdatePlan(
+    _check_temperatures(method, feedback)
+    told, mask = feedback, feedback.mask
+    feedback = aim(method.objective, feedback)
+    values, critic, observed = None, None, {}
+    advantages = torch.zeros_like(feedback.log_ratio)
+    importance = torch.ones_like(feedback.log_ratio[mask])
+    if isinstance(method.objective, DirectObjective):
+        draft = direct_draft(method.objective, method, feedback)
+    else:
+        draft, credited, importance = log_ratio_draft(method.objective, method, feedback, state)
+        advantages, values = credited.advantages, credited.values
+        critic, observed = credited.critic, dict(credited.observed)
+    gated = _gate(method, feedback, advantages, state)
+    total = draft.scaled(gated.weights[mask] * _distillation_weight(method)).plus(gated.added)
+    total = total.plus(regularize(method.regularizers, feedback, importance))
+    route = one_route(total.routes, feedback.tokens[mask], feedback.log_ratio)
+    weights, normalizer = aggregation_weights(method.aggregation, mask, gated.weights, feedback.context.from_data)
+    sizes = {f"size_{name}": mean(part.abs()) for name, part in total.components.items()}
+    if total.routes:
+        sizes["size_route"] = mean(route.weights.abs().sum(1))
+    return UpdatePlan(
         tokens=feedback.tokens[mask],
-        components={},
-        route_ids=no_route,
-        route_weights=no_route.to(gates.dtype),
-        divergences=(),
+        components=dict(total.components),
+        route_ids=route.ids,
+        route_weights=route.weights,
+        divergences=total.divergences,
         weights=weights,
         normalizer=normalizer,
-        temperature=objective.temperature,
+        temperature=method.objective.temperature,
         mask=mask,
         view=TokenView(
-            log_ratio=feedback.log_ratio,
-            returns=discounted_returns(feedback.log_ratio, mask, 1.0),
-            advantages=torch.zeros_like(gates),
-            gates=gates,
+            log_ratio=told.log_ratio,
+            returns=discounted_returns(told.log_ratio, mask, 1.0),
+            advantages=advantages,
+            gates=gated.weights,
+            gate_by_name=gated.by_name,
+            values=values,
         ),
+        critic=critic,
+        statistics={**total.statistics, **gated.statistics, **sizes},
+        observed=observed,
     )
-    if isinstance(objective, DirectObjective):
-        return _direct_plan(plan, objective, method, feedback)
-    return _log_ratio_plan(plan, method, feedback)
 
 
-def _direct_plan(plan: UpdatePlan, objective: DirectObjective, method: MethodSpec, feedback: Feedback) -> UpdatePlan:
-    """One divergence term, over the whole vocabulary or over the support's tokens."""
-    kind = objective.effective_divergence
-    term = DivergenceTerm(
-        kind,
-        plan.view.gates[plan.mask],
-        feedback.teacher,
-        skew=objective.beta if kind == "jsd" else objective.alpha,
-    )
-    if not isinstance(method.support, TopKSupport):
-        return replace(plan, divergences=(term,))
-    parts, left_out = [], {"support_student_tail": 0.0, "support_teacher_tail": 0.0}
-    for rows in row_chunks(feedback.student):
-        student, teacher = (
-            rows_of[rows].log_probs(plan.temperature) for rows_of in (feedback.student, feedback.teacher)
+def _check_temperatures(method: MethodSpec, feedback: Feedback) -> None:
+    objective, context = method.objective, feedback.context
+    taken = (context.temperature, context.effective_teacher_temperature)
+    wanted = (objective.temperature, objective.effective_teacher_temperature)
+    if taken != wanted:
+        raise ValueError(f"feedback at temperatures (student, teacher) {taken}, method at {wanted}")
+
+
+def _gate(method: MethodSpec, feedback: Feedback, advantages: Tensor, state: PlanState) -> Gated:
+    """The method's gates; special tokens and data rows are silenced as if by gates of their own."""
+    gated = apply_gates(method.gates, Seen(feedback, advantages, state))
+    silenced = {}
+    if method.support.special_tokens == "exclude":
+        special = torch.tensor(feedback.context.special_ids, device=feedback.tokens.device, dtype=torch.long)
+        silenced["special_tokens"] = (~torch.isin(feedback.tokens, special)) & feedback.mask
+    if any(isinstance(rule, GoldenData) for rule in method.regularizers):
+        silenced["golden"] = unpack(1.0 - golden_rows(feedback), feedback.mask)
+    for name, weights in silenced.items():
+        weights = weights.to(gated.weights.dtype)
+        gated = replace(
+            gated, weights=gated.weights * weights, by_name={**gated.by_name, name: weights}
         )
-        tokens = choose_tokens(method.support.kind, method.support.k, student, teacher)
-        parts.append(tokens)
-        for name, logp in (("support_student_tail", student), ("support_teacher_tail", teacher)):
-            left_out[name] += float(coarsen(logp, tokens, "tail")[:, -1].exp().sum()) / max(1, len(plan))
-    if not parts:
-        return replace(plan, divergences=(term,))
-    tokens = TokenSet(torch.cat([part.ids for part in parts]), torch.cat([part.keep for part in parts]))
-    term = replace(term, tokens=tokens, remainder=method.support.remainder)
-    return replace(plan, divergences=(term,), statistics=left_out)
+    return gated
 
 
-def _log_ratio_plan(plan: UpdatePlan, method: MethodSpec, feedback: Feedback) -> UpdatePlan:
-    """Credit, then the coefficient on log pi(y), then the route of what is suppressed."""
-    mask = plan.mask
-    returns = discounted_returns(shape(feedback.log_ratio, method.shaping), mask, method.credit.discount)
-    components = {"return": returns}
-    if method.credit.baseline == "expected":
-        components["baseline"] = feedback.kl  # minus E[r] = -K
-    advantages = sum(components.values(), start=torch.zeros_like(returns))
-    importance, truncated = importance_weights(method.importance, feedback)
-    scale = importance * plan.view.gates
-    plan = replace(
-        plan,
-        components={name: (scale * part)[mask] for name, part in components.items()},
-        view=replace(plan.view, advantages=advantages),
-        statistics={"importance_truncated": _share(truncated[mask], mask[mask])},
-    )
-    if isinstance(method.routing, CounterfactualRouting):
-        signal = shape(feedback.log_ratio, method.shaping) if method.routing.magnitude == "log_ratio" else advantages
-        plan = _routed(plan, method.routing, feedback, signal=signal[mask], scale=scale[mask])
-    return plan
-
-
-def _routed(
-    plan: UpdatePlan, routing: CounterfactualRouting, feedback: Feedback, *, signal: Tensor, scale: Tensor
-) -> UpdatePlan:
-    """Route what a negative ``signal`` [N] (log-ratio or advantage) takes from suppressed tokens."""
-    parts = [
-        counterfactual_route(
-            feedback.student[rows].log_probs(plan.temperature),
-            feedback.teacher[rows].log_probs(plan.temperature),
-            plan.tokens[rows],
-            student_top_k=routing.student_top_k,
-            teacher_top_k=routing.teacher_top_k,
-            weighting=routing.weighting,
-        )
-        for rows in row_chunks(feedback.student)
-    ]
-    if not parts:
-        return plan
-    route = Route(*(torch.cat([getattr(part, name) for part in parts]) for name in ("ids", "weights", "active")))
-    triggered = route.active & (signal < 0)
-    moved = torch.where(triggered, -signal, 0.0) * scale
-    components = dict(plan.components)
-    empty = route.empty & triggered
-    if routing.magnitude == "log_ratio":
-        # Where |r| is what is moved, |r| is also what is taken away, whatever the credit says.
-        components = {name: torch.where(triggered, 0.0, part) for name, part in components.items()}
-        components["transfer"] = -moved
-    if routing.fallback == "abstain":
-        components = {name: torch.where(empty, 0.0, part) for name, part in components.items()}
-    return replace(
-        plan,
-        components=components,
-        route_ids=route.ids,
-        route_weights=routing.strength * moved[:, None] * route.weights,
-        statistics={
-            **plan.statistics,
-            "route_triggered": _share(triggered, torch.ones_like(triggered)),
-            "route_empty": _share(empty, triggered),
-        },
-    )
-
-
-def _share(part: Tensor, of: Tensor) -> float:
-    """The share of ``of`` that is also ``part``; 0 where there is nothing to share."""
-    return float(part.sum()) / max(1, int(of.sum()))
-
-
-def aggregation_weights(per: Literal["token", "sequence"], gates: Tensor) -> tuple[Tensor, float]:
-    """(weights [N], normalizer) such that the step's loss is sum(weights x token loss) / normalizer.
-
-    token: every token weighs the same. sequence: every sequence weighs the same, whatever its length.
-    The counts are those of the whole step. An empty step has normalizer 1 and loss 0.
-    """
-    mask = gates > 0
-    lengths = mask.sum(1)
-    if per == "token":
-        return gates.new_ones(int(lengths.sum())), float(max(1, int(lengths.sum())))
-    share = 1.0 / lengths.clamp(min=1).to(gates.dtype)
-    weights = share[:, None].expand_as(gates)[mask]
-    return weights, float(max(1, int((lengths > 0).sum())))
+def _distillation_weight(method: MethodSpec) -> float:
+    return next((rule.distillation_weight for rule in method.regularizers if isinstance(rule, Reward)), 1.0)

@@ -5,6 +5,7 @@ A target never holds [N, V] unless it was given that: hidden states with a head 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -57,6 +58,57 @@ class HiddenTarget:
     @torch.no_grad()
     def log_probs(self, temperature: float) -> Tensor:
         return log_softmax(self.head(self.hidden), temperature)
+
+
+@dataclass(frozen=True)
+class GeometricTarget:
+    """q ~ product of distributions to the powers of their weights, normalised: a path between or beyond models.
+
+    ``parts`` are (weight, target, temperature). The temperatures are inside, so its own is always 1.
+    """
+
+    parts: tuple[tuple[float, Target, float], ...]
+
+    def __len__(self) -> int:
+        return len(self.parts[0][1])
+
+    def __getitem__(self, rows: slice | Tensor) -> GeometricTarget:
+        return GeometricTarget(tuple((weight, target[rows], kelvin) for weight, target, kelvin in self.parts))
+
+    def log_probs(self, temperature: float) -> Tensor:
+        if temperature != 1.0:
+            raise ValueError(f"the parts of a geometric target have their temperatures already (asked for {temperature})")
+        total, ruled_out = None, None
+        for weight, target, kelvin in self.parts:
+            logp = target.log_probs(kelvin)
+            impossible = logp == -torch.inf
+            # A negative power of nothing would be infinite: what any part rules out stays ruled out.
+            part = weight * torch.where(impossible, 0.0, logp)
+            total = part if total is None else total + part
+            ruled_out = impossible if ruled_out is None else ruled_out | impossible
+        assert total is not None
+        assert ruled_out is not None
+        return total.masked_fill(ruled_out, -torch.inf).log_softmax(-1)
+
+
+@dataclass(frozen=True)
+class UniformTarget:
+    """N times the uniform distribution over V tokens: KL(student || uniform) = log V - entropy(student)."""
+
+    rows: int
+    vocabulary: int
+    like: Tensor  # its dtype and device
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, rows: slice | Tensor) -> UniformTarget:
+        count = len(range(*rows.indices(self.rows))) if isinstance(rows, slice) else int(self.like.new_ones(self.rows)[rows].sum())
+        return UniformTarget(count, self.vocabulary, self.like)
+
+    def log_probs(self, temperature: float) -> Tensor:
+        del temperature
+        return self.like.new_full((self.rows, self.vocabulary), -math.log(self.vocabulary))
 
 
 def log_softmax(logits: Tensor, temperature: float) -> Tensor:

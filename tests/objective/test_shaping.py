@@ -8,10 +8,17 @@ import pytest
 import torch
 
 from opd_core.objective.plan import build_plan
-from opd_core.objective.shaping import shape
-from opd_core.spec import MethodSpec, Shaping
+from opd_core.objective import shaping as module
+from opd_core.spec import MethodSpec
+from opd_core.spec.variables.shaping import Shaping
 
 R = torch.tensor([-50.0, -2.0, -1e-6, 0.0, 1e-6, 2.0, 50.0], dtype=torch.float64)
+
+
+def shape(signal, shaping):
+    """Of tokens that the student gives e^-1 and the teacher e^(r - 1)."""
+    ours = torch.full_like(signal, -1.0)
+    return module.shape(signal, shaping, student_logp=ours, teacher_logp=ours + signal)
 
 
 def method(**fields) -> MethodSpec:

@@ -10,6 +10,7 @@ from opd_core.objective.divergences import reverse_kl
 from opd_core.objective.feedback import Feedback
 from opd_core.objective.loss import force, plan_loss
 from opd_core.objective.plan import build_plan
+from opd_core.objective.candidates import top_candidates
 from opd_core.objective.support import choose_tokens, coarsen
 from opd_core.spec import MethodSpec
 
@@ -72,7 +73,7 @@ def test_the_tail_sees_mass_that_leaves_the_support_and_renormalising_does_not()
     teacher = torch.tensor([[0.6, 0.3, 0.05, 0.05]], dtype=torch.float64).log()
     inside = torch.tensor([[0.6, 0.3, 0.05, 0.05]], dtype=torch.float64).log()
     leaving = torch.tensor([[0.2, 0.1, 0.35, 0.35]], dtype=torch.float64).log()
-    tokens = choose_tokens("teacher_top_k", 2, inside, teacher)
+    tokens = choose_tokens("teacher_top_k", top_candidates(inside, teacher, 2))
     for remainder, seen in (("tail", True), ("renormalised", False)):
         value = reverse_kl(coarsen(leaving, tokens, remainder), coarsen(teacher, tokens, remainder))
         assert (float(value) > 0.1) == seen
@@ -82,7 +83,7 @@ def test_the_truncation_error_is_the_students_tail_times_the_kl_of_the_tails(bat
     """KL = bucketed KL + pi(rest) KL(rest || rest)."""
     student, teacher, _, mask = batch
     s, t = student[mask].log_softmax(-1), teacher[mask].log_softmax(-1)
-    tokens = choose_tokens("teacher_top_k", 3, s, t)
+    tokens = choose_tokens("teacher_top_k", top_candidates(s, t, 3))
     outside = torch.ones_like(s, dtype=torch.bool).scatter_(1, tokens.ids, False)
     rest_s, rest_t = (x.masked_fill(~outside, -torch.inf) for x in (s, t))
     tail = rest_s.logsumexp(-1)

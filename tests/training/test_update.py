@@ -9,7 +9,8 @@ from opd_core.models import load_model
 from opd_core.objective.plan import PlanState
 from opd_core.recipes import load, names
 from opd_core.rollout import Rollouts, uniform_noise, write
-from opd_core.spec import Aggregation, ModelSpec
+from opd_core.spec import ModelSpec
+from opd_core.spec.variables.aggregation import Aggregation
 from opd_core.teachers import score
 from opd_core.training.student_step import StudentStep
 from opd_core.training.update import Update
