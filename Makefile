@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test quick-test mutants lint format types walls docs check bench bench-demo bench-service bench-telemetry clean
+.PHONY: help install demo up test quick-test mutants lint format types walls docs lab-docs check bench bench-demo bench-service bench-telemetry clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,8 +53,11 @@ types: $(VENV)/.dev  ## mypy, strict
 walls: $(VENV)/.dev  ## the layer walls of the house
 	$(BIN)/lint-imports
 
-docs: $(VENV)/.dev  ## write docs/spec.md from the spec's models
+docs: $(VENV)/.dev  ## write docs/spec.md and docs/recipes.md from the code's own models
 	$(BIN)/python docs/generate.py
+
+lab-docs: $(VENV)/.dev  ## write docs/lab.md: what every recipe does, by exact enumeration
+	$(BIN)/python docs/generate_lab.py
 
 check: lint types walls  ## lint, types, walls
 

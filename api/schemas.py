@@ -223,10 +223,13 @@ class Token(Schema):
     logp_student: float | None
     logp_teacher: float | None
     log_ratio: float | None
-    return_: float | None = Field(alias="return")
-    advantage: float | None
-    gate: float | None
-    coefficient: float | None
+    return_: float | None = Field(alias="return", description="Sum of the log-ratios from here to the end.")
+    value: float | None = Field(None, description="What the critic expected of the return; null without a critic.")
+    advantage: float | None = Field(description="The credit that was used; 0 where the method has none.")
+    gate: float | None = Field(description="How loudly the token speaks: the product of all gates.")
+    gates: dict[str, float | None] = Field({}, description="Each gate by itself.")
+    coefficient: float | None = Field(description="Weight of log pi(token) in the update.")
+    components: dict[str, float | None] = Field({}, description="What the coefficient is the sum of.")
     entropy_student: float | None
     entropy_teacher: float | None
     kl: float | None
@@ -259,8 +262,21 @@ class HeatmapColumn(Schema):
     text: str
 
 
+class RouteBalance(Schema):
+    """What the plan takes from suppressed tokens (negative log-ratio) and what it sends on, in nats per token."""
+
+    suppressed: int = Field(description="Recorded tokens with a negative log-ratio in the range.")
+    released: float = Field(description="Mean size of their negative coefficients (0 where it is not negative).")
+    routed: float = Field(description="Mean weight that is sent to named destinations.")
+    empty_rate: float = Field(description="Share of them without any destination.")
+
+
 class Heatmap(Schema):
-    """Mean change of probability per state: ``predicted[row][column]`` and ``realised[row][column]``."""
+    """Mean change of probability per probed state: ``predicted[row][column]`` and ``realised[row][column]``.
+
+    ``routed[row][column]`` is the mean weight that the plan sends from row to column, over all recorded suppressed
+    tokens; it and ``balance`` are null where the plan sends nothing to named destinations.
+    """
 
     object: Literal["heatmap"] = "heatmap"
     kind: Literal["routing"] = "routing"
@@ -271,6 +287,8 @@ class Heatmap(Schema):
     columns: list[HeatmapColumn]
     predicted: list[list[float]]
     realised: list[list[float]]
+    routed: list[list[float]] | None = None
+    balance: RouteBalance | None = None
 
 
 class CheckpointFile(Schema):
@@ -334,9 +352,17 @@ class Recipe(Schema):
     summary: str
     formula: str
     citation: str
+    route: Literal["direct", "log_ratio"]
+    variable: str
+    grade: Literal["published", "reported", "preliminary", "control", "hypothesis"]
     evidence: str
     differs: str = ""
     fixed_point: Literal["teacher", "shifted"]
+    fixed_point_reason: str | None = None
+    teacher: str
+    needs: list[str] = []
+    cost: list[str] = []
+    warnings: list[str] = []
     method: Json
 
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import httpx
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 import opd_core
 from api.client import ApiError, Client
 from cli import specs
 from cli.address import api_url
 from cli.follow import SUCCEEDED, follow, follow_as_json, tell_outcome
+from cli.recipes import example_command, recipe_page, recipe_table
 from cli.view import percent
 from opd_core import recipes as library
 from opd_core.runs.settings import Settings
@@ -202,42 +201,56 @@ def recipes(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this one.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the published methods that can be trained, or show one with its formula and source."""
+    """List the methods that can be trained, or show one: formula, source, evidence, needs, cost, settings."""
     with _user_errors():
         found = [library.load(each) for each in ([name] if name else library.names())]
     if as_json:
         for recipe in found:
             _line(recipe.model_dump_json())
     elif name:
-        _show_recipe(found[0])
+        out.print(recipe_page(found[0]))
+        _say(f"\nTo change one variable:\n{example_command(found[0])}")
     else:
-        table = Table("recipe", "what it is", "source")
-        for recipe in found:
-            table.add_row(recipe.name, recipe.title, recipe.citation)
-        out.print(table)
+        out.print(recipe_table(found))
+
+
+@app.command()
+def lab(
+    names: Annotated[list[str] | None, typer.Argument(metavar="RECIPE", help="Default: all of them.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the method, e.g. --set credit.gamma=0.5. Repeatable."),
+    ] = None,
+    critic: Annotated[
+        Literal["exact", "zero", "noisy"],
+        typer.Option(
+            help="What a critic says, if the method has one: what its own targets agree on, zero, or with noise."
+        ),
+    ] = "exact",
+    seed: Annotated[int, typer.Option(min=0, help="Another student, another teacher.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Show exactly what a method does: its bias, its noise, where it rests and where mass goes.
+
+    Every sequence that a tiny student can write goes through the method's real code.
+    No training, no sampling, no service; about a second per recipe.
+
+    opd lab tml-opd vopd return-to-go: three ways to credit the same log-ratios
+
+    opd lab gae-opd --critic noisy: what a wrong critic costs
+
+    opd lab topk-tail --set support.k=2: any field of the method, as in a spec
+    """
+    from cli.lab import lab as run
+
+    with _user_errors():
+        run(names or [], overrides or [], critic=critic, seed=seed, out=out, as_json=as_json)
 
 
 @app.command()
 def version() -> None:
     """Print the version."""
     _line(opd_core.__version__)
-
-
-def _show_recipe(recipe: library.Recipe) -> None:
-    rows = {
-        "": recipe.title,
-        "summary": recipe.summary,
-        "formula": recipe.formula,
-        "source": recipe.citation,
-        "evidence": recipe.evidence,
-        "differs": recipe.differs,
-        "method": json.dumps(recipe.method.model_dump(), indent=1),
-    }
-    table = Table.grid(padding=(0, 2))
-    for label, text in rows.items():
-        if text:
-            table.add_row(label or recipe.name, Text(text.strip()))
-    out.print(table)
 
 
 def _watch(client: Client, job_id: str, *, as_json: bool) -> int:

@@ -1,4 +1,4 @@
-"""Write docs/spec.md from the spec's own models: every field once, with its default and what it accepts.
+"""Write docs/spec.md and docs/recipes.md from the code's own models: every field once, every recipe once.
 
 python docs/generate.py
 """
@@ -7,17 +7,28 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from opd_core.recipes import load, names
+import yaml
+
+from opd_core.recipes import Recipe, brief, load, names
+from opd_core.recipes.library import Variable
 from opd_core.spec import JobSpec, MethodSpec
 
-TARGET = Path(__file__).with_name("spec.md")
+DOCS = Path(__file__).parent
+_CHOICES = ("route", "kind")
+_ROUTES = {
+    "direct": "A divergence between student and teacher at each state that the student wrote, differentiated.",
+    "log_ratio": "A policy gradient on r_t = log p_teacher(y_t) - log pi_student(y_t) of the sampled token, detached.",
+}
+
+Schema = dict[str, Any]
 
 
-def document() -> str:
-    """The page as Markdown."""
+def spec_page() -> str:
+    """docs/spec.md as Markdown."""
     job, method = JobSpec.model_json_schema(), MethodSpec.model_json_schema()
     lines = [
         "# The job spec",
@@ -26,64 +37,146 @@ def document() -> str:
         "",
         job["description"],
         "",
-        *_table(job),
+        *_table(job, job),
+        *_sections("", job),
+        "",
+        "## method",
+        "",
+        method["description"],
+        "",
+        "A job's `method` overrides its recipe's, variable by variable. Where it chooses another kind (or route) than "
+        "the recipe, that variable starts from the other kind's defaults; `gates` and `regularizers` are replaced as "
+        "a whole. The recipes are described in [recipes.md](recipes.md).",
+        "",
+        *_table(method, method),
+        *_sections("method", method),
     ]
-    sections = [(name, schema) for name, field in job["properties"].items() for schema in _objects(field, job)]
-    for name, schema in sections:
-        lines += ["", f"## {name}", "", schema.get("description", ""), "", *_table(schema)]
-    lines += ["", "## method", "", method["description"], "", "Overrides of the recipe's method, variable by variable."]
-    for name, field in method["properties"].items():
-        for schema in _objects(field, method):
-            lines += [
-                "",
-                f"### method.{name}: {schema['title']}",
-                "",
-                schema.get("description", ""),
-                "",
-                *_table(schema),
-            ]
-    lines += ["", "## Recipes", "", "| recipe | title | fixed point | source |", "|---|---|---|---|"]
-    for name in names():
-        recipe = load(name)
-        lines.append(f"| `{name}` | {recipe.title} | {recipe.fixed_point} | {recipe.citation} |")
     return "\n".join(lines) + "\n"
 
 
-def _objects(field: dict[str, Any], root: dict[str, Any]) -> list[dict[str, Any]]:
-    """The object schemas that a field refers to, directly or as alternatives."""
+def _sections(prefix: str, root: Schema) -> Iterator[str]:
+    """A section for each object inside ``root``, however deep; one that is found at several paths is shown once."""
+    found: dict[str, tuple[list[str], Schema]] = {}
+    for path, schema in _inside(prefix, root, root):
+        paths, _ = found.setdefault(schema["title"], ([], schema))
+        if path not in paths:
+            paths.append(path)
+    for paths, schema in found.values():
+        heading = ", ".join(paths) + (f": {' | '.join(kinds)}" if (kinds := _kinds(schema)) else "")
+        yield from ("", f"{'###' if '.' in heading else '##'} {heading}", "", schema.get("description", ""))
+        yield from ("", *_table(schema, root))
+
+
+def _inside(path: str, schema: Schema, root: Schema) -> Iterator[tuple[str, Schema]]:
+    for name, field in schema.get("properties", {}).items():
+        below = f"{path}.{name}" if path else name
+        for inner in _objects(field, root):
+            yield below, inner
+            yield from _inside(below, inner, root)
+
+
+def _objects(field: Schema, root: Schema) -> list[Schema]:
+    """The object schemas that a field holds: itself, its alternatives, or those of its items."""
+    if "items" in field:
+        return _objects(field["items"], root)
     refs = [field.get("$ref"), *(option.get("$ref") for option in field.get("anyOf", field.get("oneOf", [])))]
     found = [root["$defs"][ref.rsplit("/", 1)[-1]] for ref in refs if ref]
     return [schema for schema in found if schema.get("properties")]
 
 
-def _table(schema: dict[str, Any]) -> list[str]:
+def _kinds(schema: Schema) -> list[str]:
+    """What a user writes to choose this alternative; nothing where there is no choice."""
+    for choice in _CHOICES:
+        field = schema.get("properties", {}).get(choice, {})
+        if "const" in field:
+            return [str(field["const"])]
+        if "enum" in field and choice in schema.get("required", []):
+            return [str(value) for value in field["enum"]]
+    return []
+
+
+def _table(schema: Schema, root: Schema) -> list[str]:
     required = set(schema.get("required", []))
     rows = ["| field | accepts | default | |", "|---|---|---|---|"]
-    for name, field in schema["properties"].items():
+    fields = schema["properties"]
+    for name, field in sorted(fields.items(), key=lambda item: item[0] not in _CHOICES):  # stable: kinds first
         default = "required" if name in required else f"`{json.dumps(field['default'])}`" if "default" in field else ""
         if isinstance(field.get("default"), dict):
-            default = "see below"
+            chosen = next((field["default"][choice] for choice in _CHOICES if choice in field["default"]), None)
+            default = f"`{chosen}`" if chosen else "see below"
         text = field.get("description", "").replace("\n", " ").replace("|", "\\|")
-        rows.append(f"| `{name}` | {_accepts(field)} | {default} | {text} |")
+        rows.append(f"| `{name}` | {_accepts(field, root)} | {default} | {text} |")
     return rows
 
 
-def _accepts(field: dict[str, Any]) -> str:
+def _accepts(field: Schema, root: Schema) -> str:
+    if "items" in field:
+        return f"list of: {_accepts(field['items'], root)}"
+    if objects := _objects(field, root):
+        kinds = [f"`{kind}`" for schema in objects for kind in _kinds(schema)]
+        null = " or null" if any(option.get("type") == "null" for option in field.get("anyOf", [])) else ""
+        return (", ".join(kinds) if kinds else "mapping") + null
     if options := field.get("anyOf") or field.get("oneOf"):
-        return " or ".join(dict.fromkeys(_accepts(option) for option in options))
+        return " or ".join(dict.fromkeys(_accepts(option, root) for option in options))
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
     if "const" in field:
         return f"`{field['const']}`"
-    if "$ref" in field:
-        return field["$ref"].rsplit("/", 1)[-1]
     bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     limits = [f"{sign} {field[key]}" for key, sign in bounds.items() if key in field]
     return " ".join([field.get("type", "any"), ", ".join(limits)]).strip()
 
 
+def recipes_page() -> str:
+    """docs/recipes.md as Markdown."""
+    recipes = [load(name) for name in names()]
+    grades = Recipe.model_fields["grade"].description or ""
+    lines = [
+        "# The recipes",
+        "",
+        "Generated by `python docs/generate.py` from `opd_core/recipes`. A recipe is a named point in the space of "
+        "methods; a job takes one and may override single variables ([spec.md](spec.md)). `opd recipes NAME` shows the "
+        "same.",
+        "",
+        "How well a method is supported: " + grades,
+        "",
+        "Notation: p teacher, pi student, y_t sampled token, r_t = log p(y_t) - log pi(y_t), K_t = KL(pi || p), sg = "
+        "no gradient through it.",
+    ]
+    for route, meaning in _ROUTES.items():
+        lines += ["", f"## Route {route}", "", meaning]
+        for variable in get_args(Variable):
+            group = [recipe for recipe in recipes if (recipe.route, recipe.variable) == (route, variable)]
+            if group:
+                lines += ["", f"### {route}: {variable}"]
+            for recipe in group:
+                lines += ["", *_recipe(recipe)]
+    return "\n".join(lines) + "\n"
+
+
+def _recipe(recipe: Recipe) -> Iterator[str]:
+    yield from (f"#### {recipe.name}", "", f"**{recipe.title}.** {recipe.summary.strip()}", "")
+    yield from ("```text", recipe.formula, "```", "")
+    facts = {
+        "Source": recipe.citation,
+        "Evidence": f"{recipe.grade}. {recipe.evidence.strip()}",
+        "Differs": recipe.differs.strip(),
+        "The teacher gives": recipe.teacher,
+        "Needs": ", ".join(recipe.needs),
+        "Cost": "; ".join(recipe.cost),
+        "Fixed point": ": ".join(filter(None, [recipe.fixed_point, recipe.fixed_point_reason])),
+        "Warnings": "; ".join(recipe.warnings),
+    }
+    yield from (f"- {label}: {text}" for label, text in facts.items() if text)
+    yield from ("", "```yaml", yaml.safe_dump(brief(recipe.method), sort_keys=False).strip(), "```")
+
+
+PAGES = {"spec.md": spec_page, "recipes.md": recipes_page}
+
+
 def main() -> int:
-    TARGET.write_text(document(), encoding="utf-8")
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page(), encoding="utf-8")
     return 0
 
 

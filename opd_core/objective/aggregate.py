@@ -19,40 +19,27 @@ def aggregation_weights(
 ) -> tuple[Tensor, float]:
     """(weights [N], normalizer). mask [B, T] bool, gates [B, T] >= 0, from_data [B] bool.
 
-    With ``by_origin`` rows from data are normalised by themselves, to the same total as the student's own rows. An
-    empty step has normalizer 1 and loss 0.
+    With ``by_origin`` rows from data and the student's own are two losses, each with its own normalizer, that add up.
+    An empty step has normalizer 1 and loss 0.
     """
     counted = mask.to(gates.dtype) if aggregation.denominator == "actions" else gates * mask
-    groups = [torch.ones_like(mask[:, 0])] if mask.shape[1] else []
-    if groups and aggregation.by_origin and from_data is not None and bool(from_data.any()):
-        groups = [~from_data.bool(), from_data.bool()]
-    weights = torch.zeros_like(gates)
-    for rows in groups:
-        weights += torch.where(rows[:, None], _within(aggregation, mask & rows[:, None], counted), 0.0)
-    # Kept as counts over a normalizer, so that one group of tokens gives weights of exactly 1.
-    normalizer = float(_total(aggregation, mask, counted))
-    return weights[mask] * normalizer if len(groups) > 1 else _plain(aggregation, mask, counted)[mask], normalizer
+    weights = mask.to(gates.dtype)
+    if aggregation.per == "sequence":
+        length = counted.sum(1, keepdim=True)
+        weights = torch.where(length > 0, weights / length.clamp(min=torch.finfo(gates.dtype).tiny), 0.0)
+    if not (aggregation.by_origin and from_data is not None and bool(from_data.any())):
+        return weights[mask], _normalizer(aggregation, mask, counted)
+    golden = from_data.bool()[:, None]
+    own, data = (_normalizer(aggregation, mask & rows, counted * rows) for rows in (~golden, golden))
+    # One normalizer for the plan: the other origin's is folded into its weights.
+    return torch.where(golden, weights * (own / data), weights)[mask], own
 
 
-def _within(aggregation: Aggregation, mask: Tensor, counted: Tensor) -> Tensor:
-    """Weights [B, T] of the rows of ``mask`` that sum to one loss."""
-    return _plain(aggregation, mask, counted) / _total(aggregation, mask, counted)
-
-
-def _plain(aggregation: Aggregation, mask: Tensor, counted: Tensor) -> Tensor:
-    ones = mask.to(counted.dtype)
-    if aggregation.per != "sequence":
-        return ones
-    length = (counted * mask).sum(1, keepdim=True)
-    return torch.where(length > 0, ones / length.clamp(min=torch.finfo(counted.dtype).tiny), 0.0)
-
-
-def _total(aggregation: Aggregation, mask: Tensor, counted: Tensor) -> float:
-    sequences = int(mask.any(1).sum()) if mask.shape[1] else 0
-    if aggregation.per == "token":
-        total = float((counted * mask).sum())
-    elif aggregation.per == "sequence":
-        total = float(sequences)
-    else:
-        total = sequences * aggregation.constant
-    return total if total > 0 else 1.0
+def _normalizer(aggregation: Aggregation, mask: Tensor, counted: Tensor) -> float:
+    sequences = int(mask.any(1).sum())
+    totals = {
+        "token": float(counted.sum()),
+        "sequence": float(sequences),
+        "constant": sequences * aggregation.constant,
+    }
+    return totals[aggregation.per] or 1.0

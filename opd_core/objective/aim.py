@@ -1,9 +1,9 @@
 """What the student is pulled towards: the teacher, or a geometric path between it, the student and the reference.
 
-    trust_region  q ~ p^(1-w) anchor^w            SDPO's trust region (arXiv 2601.20802)
-    veto          q ~ p pi^b                      arXiv 2601.07155
-    extrapolated  q ~ p^s reference^(1-s)         G-OPD, ExOPD (arXiv 2602.12125): r = s log p/ref - log pi/ref, up to a
-                                                  constant of the state, which is a baseline
+trust_region  q ~ p^(1-w) anchor^w            SDPO's trust region (arXiv 2601.20802)
+veto          q ~ p pi^b                      arXiv 2601.07155
+extrapolated  q ~ p^s reference^(1-s)         G-OPD, ExOPD (arXiv 2602.12125): r = s log p/ref - log pi/ref, up to a
+                                              constant of the state, which is a baseline
 """
 
 from __future__ import annotations

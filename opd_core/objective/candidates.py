@@ -47,9 +47,7 @@ class Candidates:
         return self.student.ids.shape[1]
 
 
-def top_candidates(
-    student_logp: Tensor, teacher_logp: Tensor, k: int, excluded: Sequence[int] = ()
-) -> Candidates:
+def top_candidates(student_logp: Tensor, teacher_logp: Tensor, k: int, excluded: Sequence[int] = ()) -> Candidates:
     """From log-probabilities [N, V]; ``excluded`` token ids are nobody's favourites."""
     k = min(k, student_logp.shape[1])
     ranked = []
@@ -66,7 +64,9 @@ def join(parts: Sequence[Candidates]) -> Candidates:
 
     def joined(side: str) -> TopTokens:
         tops = [getattr(part, side) for part in parts]
-        return TopTokens(*(torch.cat([getattr(top, name) for top in tops]) for name in ("ids", "student_logp", "teacher_logp")))
+        return TopTokens(
+            *(torch.cat([getattr(top, name) for top in tops]) for name in ("ids", "student_logp", "teacher_logp"))
+        )
 
     return Candidates(joined("student"), joined("teacher"))
 

@@ -14,7 +14,5 @@ def critic_loss(targets: CriticTargets, values: Tensor, normalizer: float) -> Te
     values [N] are live. ``normalizer`` is the step's own (all tokens of all ranks), so that micro-batches add up.
     """
     residual = (values - targets.values.to(values.dtype)) / targets.scale
-    losses = torch.nn.functional.huber_loss(
-        residual, torch.zeros_like(residual), delta=targets.huber, reduction="none"
-    )
+    losses = torch.nn.functional.huber_loss(residual, torch.zeros_like(residual), delta=targets.huber, reduction="none")
     return targets.loss_weight * (losses * targets.weights).sum() / normalizer

@@ -1,7 +1,7 @@
 """The direct route: a divergence between student and teacher at each state, differentiated at the student's logits.
 
 On one sampled token (support.kind sampled) the divergence is replaced by an estimator whose direct gradient, in
-expectation over y ~ pi, is that of the divergence: k2 = r^2 / 2 for the reverse KL, with coefficient r on log pi(y), and
+expectation over y ~ pi, is that of the divergence: k2 = r^2 / 2 for the reverse KL, with coefficient r on log pi(y);
 k3 = u - 1 - log u for the forward KL, with coefficient u - 1, u = p / pi. k1 has none and is refused.
 """
 

@@ -126,7 +126,7 @@ def _generalised(kind: Divergence, student: Tensor, teacher: Tensor, parameter: 
 
 
 def _geometric_overlap(student: Tensor, teacher: Tensor, order: float) -> Tensor:
-    """sum_v p_v^order pi_v^(1 - order), where a token that either model rules out adds nothing, in value and gradient."""
+    """sum_v p_v^order pi_v^(1 - order); a token that either model rules out adds nothing, in value and gradient."""
     possible = (student > -math.inf) & (teacher > -math.inf)
     exponent = order * torch.where(possible, teacher, 0.0) + (1.0 - order) * torch.where(possible, student, 0.0)
     return torch.where(possible, exponent.exp(), 0.0).sum(-1)

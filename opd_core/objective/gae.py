@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from opd_core.objective.credit import CriticTargets, Credited, generalized_advantages, remaining
+from opd_core.objective.credit import Credited, CriticTargets, generalized_advantages, remaining
 from opd_core.objective.feedback import Feedback, require
 from opd_core.objective.state import PlanState
 from opd_core.spec.variables.credit import Credit
@@ -49,7 +49,7 @@ def gae_credit(credit: Credit, rewards: Tensor, feedback: Feedback, state: PlanS
         parts={
             "log_ratio": rewards,
             "baseline": feedback.kl,
-            "temporal": torch.where(mask, used - rewards - feedback.kl, 0.0),
+            "temporal": torch.where(mask, used - (rewards + feedback.kl), 0.0),
         },
         values=world.values,
         critic=CriticTargets(
@@ -116,7 +116,8 @@ def _end(credit: Credit, feedback: Feedback, values: Tensor, average: float) -> 
     mask = feedback.mask
     nothing = values.new_zeros(len(values))
     truncated = feedback.truncated
-    if truncated is not None and bool(truncated.any()) and credit.critic.form != "per_token":
+    counts = credit.gamma > 0.0 and credit.critic.form != "per_token"
+    if counts and truncated is not None and bool(truncated.any()):
         end = require(feedback.bootstrap, "the value after the last token of truncated rollouts", _WHO).to(values.dtype)
     else:
         end = nothing if feedback.bootstrap is None else feedback.bootstrap.to(values.dtype)

@@ -1,11 +1,15 @@
 """Importance weights: a sampled-token update is an expectation over y ~ pi, but rollouts come from mu.
 
-With rho_t = pi(y_t) / mu(y_t), detached: truncated = min(rho, cap); icepop = rho inside [low, cap], else 0
-(IcePop, as in MiMo-V2-Flash); ppo = rho, and 0 where the update would take rho further out of [1 - low, 1 + high] (Schulman et al.,
-arXiv 1707.06347): with A > 0 above 1 + high, with A < 0 below 1 - low. The plan is built at the weights that take the
-gradient, so this is the gradient of the clipped surrogate. mu differs from pi when sampling is tempered or cut (top-p),
-or when the student has moved since. Tokens that top-p never lets through have no sample to weight: that loss of support
-cannot be corrected.
+With rho_t = pi(y_t) / mu(y_t), detached:
+
+    truncated  min(rho, cap)
+    icepop     rho inside [low, cap], else 0 (as in MiMo-V2-Flash and NeMo-RL)
+    ppo        rho, and 0 where the update would take it further out of [1 - low, 1 + high] (Schulman et al., arXiv
+               1707.06347): with A > 0 above 1 + high, with A < 0 below 1 - low. The plan is built at the weights that
+               take the gradient, so this is the gradient of the clipped surrogate
+
+mu differs from pi when sampling is tempered or cut (top-p), or when the student has moved since. Tokens that top-p
+never lets through have no sample to weight: that loss of support cannot be corrected.
 """
 
 from __future__ import annotations

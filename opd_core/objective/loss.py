@@ -38,9 +38,7 @@ def _divergence(term: DivergenceTerm, student_logp: Tensor) -> Tensor:
         student_logp, teacher_logp = (_without(logp, term.excluded) for logp in (student_logp, teacher_logp))
     if term.tokens is None:
         return divergence(term.kind, student_logp, teacher_logp, term.parameter)
-    student_logp, teacher_logp = (
-        coarsen(logp, term.tokens, term.remainder) for logp in (student_logp, teacher_logp)
-    )
+    student_logp, teacher_logp = (coarsen(logp, term.tokens, term.remainder) for logp in (student_logp, teacher_logp))
     generalised = term.remainder == "generalised"
     return divergence(term.kind, student_logp, teacher_logp, term.parameter, generalised=generalised)
 
@@ -109,7 +107,10 @@ class _HeadLoss(torch.autograd.Function):
             if grad_hidden is not None:
                 grad_hidden[rows] = grad_logits @ compute_weight
             if grad_weight is not None:
-                grad_weight += grad_logits.T @ part
+                if grad_weight.dtype == part.dtype:
+                    grad_weight.addmm_(grad_logits.T, part)  # in place: the product is [V, H] for every chunk
+                else:
+                    grad_weight += grad_logits.T @ part
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         ctx.mark_non_differentiable(token_loss)
         return (token_loss * scale).sum(), token_loss

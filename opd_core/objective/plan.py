@@ -24,7 +24,7 @@ from opd_core.objective.aim import aim
 from opd_core.objective.credit import CriticTargets, discounted_returns
 from opd_core.objective.direct import direct_draft
 from opd_core.objective.draft import DivergenceTerm as DivergenceTerm
-from opd_core.objective.draft import Draft, mean, one_route
+from opd_core.objective.draft import mean, one_route
 from opd_core.objective.feedback import Feedback, unpack
 from opd_core.objective.gates import Gated, apply_gates
 from opd_core.objective.gates.seen import Seen
@@ -34,6 +34,8 @@ from opd_core.objective.state import PlanState as PlanState
 from opd_core.spec import MethodSpec
 from opd_core.spec.variables.objective import DirectObjective
 from opd_core.spec.variables.regularizers import GoldenData, Reward
+
+_START = PlanState()
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class UpdatePlan:
 
 
 @torch.no_grad()
-def build_plan(method: MethodSpec, feedback: Feedback, state: PlanState = PlanState()) -> UpdatePlan:
+def build_plan(method: MethodSpec, feedback: Feedback, state: PlanState = _START) -> UpdatePlan:
     """Turn feedback into the update of ``method``.
 
     Raises ValueError when the feedback was taken at another softmax temperature than the method's, MissingFeedback
@@ -164,9 +166,7 @@ def _gate(method: MethodSpec, feedback: Feedback, advantages: Tensor, state: Pla
         silenced["golden"] = unpack(1.0 - golden_rows(feedback), feedback.mask)
     for name, weights in silenced.items():
         weights = weights.to(gated.weights.dtype)
-        gated = replace(
-            gated, weights=gated.weights * weights, by_name={**gated.by_name, name: weights}
-        )
+        gated = replace(gated, weights=gated.weights * weights, by_name={**gated.by_name, name: weights})
     return gated
 
 

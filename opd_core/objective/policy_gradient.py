@@ -1,9 +1,9 @@
 """The log-ratio route: a signal on the sampled token, credited over time, then routed.
 
-    signal      log p(y) - log pi(y), or the weight of another f-divergence (signal.py), shaped (shaping.py)
-    credit      summed over time, minus a baseline or a critic's value (credit.py, gae.py)
-    importance  for rollouts that another policy wrote (importance.py)
-    routing     where the mass of suppressed tokens goes (routing.py)
+signal      log p(y) - log pi(y), or the weight of another f-divergence (signal.py), shaped (shaping.py)
+credit      summed over time, minus a baseline or a critic's value (credit.py, gae.py)
+importance  for rollouts that another policy wrote (importance.py)
+routing     where the mass of suppressed tokens goes (routing.py)
 """
 
 from __future__ import annotations

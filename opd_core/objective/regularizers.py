@@ -1,10 +1,10 @@
 """Regularizers: forces that are not the distillation's. They pass no gate and add up.
 
-    reference_kl   weight x KL(student || reference), or the other way round: a divergence term with its own target
-    entropy        weight x KL(student || uniform) = weight x (log V - H): a divergence term, too
-    trust_region   k2 gradient of KL(student || mu): coefficient -weight (log pi - log mu)
-    golden         cross-entropy on rows taken from data: coefficient weight; those rows are not distilled
-    reward         weight x the verifier's advantage (verifier.py)
+reference_kl   weight x KL(student || reference), or the other way round: a divergence term with its own target
+entropy        weight x KL(student || uniform) = weight x (log V - H): a divergence term, too
+trust_region   k2 gradient of KL(student || mu): coefficient -weight (log pi - log mu)
+golden         cross-entropy on rows taken from data: coefficient weight; those rows are not distilled
+reward         weight x the verifier's advantage (verifier.py)
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ destination: alternatives that the teacher supports, the student can reach, and 
 student does. At strength 1 the force on the logits is then exactly magnitude x (rho - e_y).
 
 Its published relatives: AOPD (arXiv 2605.06387) lets forward KL take over where the teacher gives a token less than the
-student; APO (arXiv 2602.05717) pushes the token by lambda |A| and pulls an anchor's other favourites up by beta |A| pi_k
-/ sum_S anchor; TrOPD (arXiv 2606.01249) clips, masks or distils where p / pi is an outlier.
+student; APO (arXiv 2602.05717) pushes the token by lambda |A| and pulls an anchor's other favourites up by beta |A|
+pi_k / sum_S anchor; TrOPD (arXiv 2606.01249) clips, masks or distils where p / pi is an outlier.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def route_among(
 
 @dataclass(frozen=True)
 class Suppression:
-    """What a routing rule sees of N packed tokens: the named coefficients, the shaped signal, the importance weights."""
+    """What a routing rule sees of N packed tokens: named coefficients, the shaped signal, importance weights."""
 
     components: Mapping[str, Tensor]
     signal: Tensor
@@ -170,7 +170,7 @@ def _counterfactual(routing: CounterfactualRouting, feedback: Feedback, told: Su
             name: torch.where(empty, routing.fallback_weight * part, part) for name, part in components.items()
         }
     if routing.fallback == "forward_kl":
-        terms = (favourites_term(feedback, routing.teacher_top_k, empty * routing.fallback_weight),)
+        terms = (favourites_term(feedback, routing.teacher_top_k, empty, routing.fallback_weight),)
     return Draft(
         components,
         (SparseForce(route.ids, routing.strength * moved[:, None] * route.weights),),
@@ -183,11 +183,10 @@ def _aopd(routing: AopdRouting, feedback: Feedback, told: Suppression) -> Draft:
     fires = _deficit(feedback) <= -routing.margin
     components = silence(told.components, fires)
     statistics = {"route_triggered": share(fires, torch.ones_like(fires))}
-    weight = routing.weight * fires
     if routing.form == "tail":
-        return Draft(components, (), (favourites_term(feedback, routing.k, weight),), statistics)
+        return Draft(components, (), (favourites_term(feedback, routing.k, fires, routing.weight),), statistics)
     top = feedback.candidates(routing.k).teacher
-    pull = weight[:, None] * top.teacher_logp.exp() / top.ids.shape[1]
+    pull = routing.weight * fires[:, None] * top.teacher_logp.exp() / top.ids.shape[1]
     return Draft(components, (SparseForce(top.ids, pull),), (), statistics)
 
 
@@ -204,9 +203,7 @@ def _apo(routing: ApoRouting, feedback: Feedback, told: Suppression) -> Draft:
     suppressed = told.advantages < 0
     pull = torch.where(suppressed, -routing.pull * told.advantages, 0.0)[:, None]
     weights = pull * own_logp.exp() * others / anchor.clamp(min=torch.finfo(anchor.dtype).tiny)
-    components = {
-        name: torch.where(suppressed, routing.push * part, part) for name, part in told.components.items()
-    }
+    components = {name: torch.where(suppressed, routing.push * part, part) for name, part in told.components.items()}
     statistics = {"route_triggered": share(suppressed, torch.ones_like(suppressed))}
     return Draft(components, (SparseForce(ids, weights),), (), statistics)
 
@@ -235,7 +232,7 @@ def _outlier(routing: OutlierRouting, feedback: Feedback, told: Suppression) -> 
     components = silence(told.components, out)
     if routing.handling == "mask":
         return Draft(components, statistics=statistics)
-    return Draft(components, (), (favourites_term(feedback, routing.k, routing.weight * out),), statistics)
+    return Draft(components, (), (favourites_term(feedback, routing.k, out, routing.weight),), statistics)
 
 
 def outliers(routing: OutlierRouting, feedback: Feedback) -> Tensor:
@@ -243,12 +240,12 @@ def outliers(routing: OutlierRouting, feedback: Feedback) -> Tensor:
     return feedback.log_ratio[feedback.mask] < math.log(routing.trust)
 
 
-def favourites_term(feedback: Feedback, k: int, weight: Tensor) -> DivergenceTerm:
-    """weight_n x forward KL on the teacher's k favourites and a bucket for the rest."""
+def favourites_term(feedback: Feedback, k: int, where: Tensor, weight: float) -> DivergenceTerm:
+    """weight x forward KL on the teacher's k favourites and a bucket for the rest, on the rows ``where`` [N] bool."""
     top = feedback.candidates(k).teacher
     return DivergenceTerm(
         "forward_kl",
-        weight.to(feedback.log_ratio.dtype),
+        weight * where.to(feedback.log_ratio.dtype),
         feedback.teacher,
         tokens=TokenSet(top.ids, torch.ones_like(top.ids, dtype=torch.bool)),
         target_temperature=feedback.context.effective_teacher_temperature,

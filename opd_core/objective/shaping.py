@@ -1,9 +1,9 @@
 """Signal shaping: bound the log-ratio before it becomes credit. One token at -50 nats poisons every return before it.
 
-clip: r in [-c, c]. soft_log: sign(r) log(1 + |r|) (arXiv 2607.13399). tanh: c tanh(r / c). power: p^e - pi^e, in [-1, 1]
-(PowerOPD, arXiv 2606.17199). floor: max(r, -c), which is what a teacher gives that never goes below exp(-c) of the
-student. All keep the sign of r and vanish with it, so the fixed point stays at student = teacher; all change what is
-optimised elsewhere.
+clip: r in [-c, c]. soft_log: sign(r) log(1 + |r|) (arXiv 2607.13399). tanh: c tanh(r / c). power: p^e - pi^e, in
+[-1, 1] (PowerOPD, arXiv 2606.17199). floor: max(r, -c), which is what a teacher gives that never goes below exp(-c) of
+the student. All keep the sign of r and vanish with it, so the fixed point stays at student = teacher; all change what
+is optimised elsewhere.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The sampled-token signal whose policy gradient is that of a divergence.
 
 For D_f = E_{y ~ pi}[f(u)], u = p(y) / pi(y), the gradient is -E[w_f(u) grad log pi] with w_f = -f + u f' (OPD+, arXiv
-2606.01039); f itself, as a reward, is biased for every divergence but the reverse KL. A constant changes no expectation,
-so the signal is w_f(u) - w_f(1): zero where student equals teacher. For the reverse KL it is the log-ratio.
+2606.01039); f itself, as a reward, is biased for every divergence but the reverse KL. A constant changes no
+expectation, so the signal is w_f(u) - w_f(1): zero where student equals teacher. For the reverse KL it is log u.
 
     divergence       f                                        signal
     reverse_kl       -log u                                   log u

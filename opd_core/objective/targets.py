@@ -77,7 +77,9 @@ class GeometricTarget:
 
     def log_probs(self, temperature: float) -> Tensor:
         if temperature != 1.0:
-            raise ValueError(f"the parts of a geometric target have their temperatures already (asked for {temperature})")
+            raise ValueError(
+                f"the parts of a geometric target have their temperatures already (asked for {temperature})"
+            )
         total, ruled_out = None, None
         for weight, target, kelvin in self.parts:
             logp = target.log_probs(kelvin)
@@ -103,7 +105,11 @@ class UniformTarget:
         return self.rows
 
     def __getitem__(self, rows: slice | Tensor) -> UniformTarget:
-        count = len(range(*rows.indices(self.rows))) if isinstance(rows, slice) else int(self.like.new_ones(self.rows)[rows].sum())
+        count = (
+            len(range(*rows.indices(self.rows)))
+            if isinstance(rows, slice)
+            else int(self.like.new_ones(self.rows)[rows].sum())
+        )
         return UniformTarget(count, self.vocabulary, self.like)
 
     def log_probs(self, temperature: float) -> Tensor:

@@ -1,9 +1,9 @@
 """A verifier beside the teacher: rewards become advantages within the group of one prompt's samples.
 
-    reward       A = w_d A_distillation + w (R - mean) / std     KDRL's joint objective (arXiv 2506.02208): the k2 term has
-                 coefficient w_d r on log pi(y), so it adds up like this; slime and MiMo add the same two on the advantage
-    reward_sign  A = A_R clip((p / pi)^sign(A_R), 1 - e, 1 + e)  RLSD (arXiv 2604.03128): the verifier gives the
-                 direction, the teacher the size
+reward       A = w_d A_distillation + w (R - mean) / std     KDRL's joint objective (arXiv 2506.02208): the k2 term has
+             coefficient w_d r on log pi(y), so it adds up like this; slime and MiMo add the same two on the advantage
+reward_sign  A = A_R clip((p / pi)^sign(A_R), 1 - e, 1 + e)  RLSD (arXiv 2604.03128): the verifier gives the
+             direction, the teacher the size
 """
 
 from __future__ import annotations

@@ -1,36 +1,61 @@
-"""Load recipes and lay a job's overrides over them."""
+"""Load recipes, say what each needs and costs, and lay a job's overrides over them."""
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError
 
+from opd_core.recipes.cost import cost
 from opd_core.spec import JobSpec, MethodSpec, UserError, describe
 from opd_core.spec.base import Spec
+from opd_core.spec.combinations import teacher_must_give
 
 # Fields that name the alternative inside a variable: choosing another one drops the recipe's settings for it.
 _CHOICES = ("route", "kind")
 
+Variable = Literal[
+    "objective", "support", "credit", "shaping", "routing", "gates", "states", "importance", "regularization"
+]
+Grade = Literal["published", "reported", "preliminary", "control", "hypothesis"]
 
-class Recipe(Spec):
-    """A method with its source.
 
-    ``fixed_point`` is ``teacher`` when the update vanishes at student = teacher, ``shifted`` when the method's
-    optimum lies elsewhere (then ``summary`` says where).
-    """
+class Written(Spec):
+    """What a recipe's file says: a method with its source."""
 
-    name: str
     title: str
     summary: str
     formula: str
     citation: str
-    evidence: str = Field(description="How well the method is supported by published results.")
+    variable: Variable = Field(description="The variable of the taxonomy in which its idea lies.")
+    grade: Grade = Field(
+        description="published = a paper compares it; reported = a technical report or a framework uses it; "
+        "preliminary = a first or an unreproduced result, or one in another setting; control = what others are "
+        "compared with; hypothesis = nobody has published results.",
+    )
+    evidence: str = Field(description="The same in a sentence.")
     differs: str = Field("", description="What differs from the paper.")
-    fixed_point: Literal["teacher", "shifted"] = "teacher"
     method: MethodSpec
+
+
+class Recipe(Written):
+    """The same with what follows from the method.
+
+    ``fixed_point`` is ``teacher`` when the update vanishes at student = teacher, ``shifted`` when the method's
+    optimum lies elsewhere; then ``fixed_point_reason`` says why.
+    """
+
+    name: str
+    route: Literal["direct", "log_ratio"]
+    fixed_point: Literal["teacher", "shifted"]
+    fixed_point_reason: str | None
+    teacher: str = Field(description="What the teacher must give at each token.")
+    needs: tuple[str, ...] = Field(description="Beside the teacher: reference, reward, group, origin, critic.")
+    cost: tuple[str, ...] = Field(description="Beside the student's forward and backward and the teacher's forward.")
+    warnings: tuple[str, ...]
 
 
 def names() -> list[str]:
@@ -47,22 +72,41 @@ def load(name: str) -> Recipe:
             param="recipe",
             code="unknown_recipe",
         )
+    return _load(name)
+
+
+@cache
+def _load(name: str) -> Recipe:
     text = resources.files("opd_core.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    return Recipe.model_validate({"name": name, **yaml.safe_load(text)})
+    written = Written.model_validate(yaml.safe_load(text))
+    method = written.method
+    return Recipe(
+        **dict(written),
+        name=name,
+        route=method.objective.route,
+        fixed_point="shifted" if method.shift else "teacher",
+        fixed_point_reason=method.shift,
+        teacher=teacher_must_give(method),
+        needs=method.needs,
+        cost=cost(method),
+        warnings=tuple(method.warnings()),
+    )
 
 
 def resolve(spec: JobSpec) -> JobSpec:
     """The spec with ``method`` filled in completely: the recipe's method under the job's overrides.
 
-    Resolving twice changes nothing. Raises UserError that names the field of a bad override.
+    A variable for which the job chooses another kind (or route) starts from that kind's defaults; lists (gates,
+    regularizers) are replaced as a whole. Resolving twice changes nothing. Raises UserError that names the field of a
+    bad override.
     """
     recipe = load(spec.recipe)
-    merged = _overlay(recipe.method.model_dump(), spec.method)
+    merged = _overlay(recipe.method.model_dump(mode="json"), spec.method)
     try:
         method = MethodSpec.model_validate(merged)
     except ValidationError as error:
         raise describe(error, prefix="method", data=merged) from error
-    return spec.model_copy(update={"method": method.model_dump()})
+    return spec.model_copy(update={"method": method.model_dump(mode="json")})
 
 
 def _overlay(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from opd_core.spec.variables.credit import Credit
+from opd_core.spec.variables.gates import EntropyGate, EopdGate, OverlapGate, PruneGate, SelectKdGate, TaOpdGate
 from opd_core.spec.variables.objective import (
     DirectObjective,
     ExtrapolatedTarget,
@@ -20,7 +21,7 @@ from opd_core.spec.variables.objective import (
 )
 from opd_core.spec.variables.regularizers import GoldenData, ReferenceKl, Reward, RewardSign
 from opd_core.spec.variables.routing import AopdRouting, ApoRouting, CounterfactualRouting, OutlierRouting
-from opd_core.spec.variables.support import SampledSupport, TopKSupport
+from opd_core.spec.variables.support import FullSupport, SampledSupport, TopKSupport
 
 if TYPE_CHECKING:
     from opd_core.spec.method import MethodSpec
@@ -153,8 +154,8 @@ def _reward_refusals(method: MethodSpec) -> Iterator[str]:
         )
     if any(isinstance(regularizer, RewardSign) for regularizer in rewards) and method.routing.kind != "plain":
         yield (
-            "regularizers: 'reward_sign' replaces the teacher's direction, which routing would follow; use routing.kind "
-            "'plain'"
+            "regularizers: 'reward_sign' replaces the teacher's direction, which routing would follow; use "
+            "routing.kind 'plain'"
         )
 
 
@@ -214,7 +215,7 @@ def _warnings(method: MethodSpec) -> Iterator[str]:
             "that is the student itself and the term is zero"
         )
     if reason := shift(method):
-        yield f"the optimum is not the teacher: {reason}"
+        yield f"the update does not come to rest at the teacher: {reason}"
 
 
 def shift(method: MethodSpec) -> str | None:
@@ -229,17 +230,21 @@ def _shifts(method: MethodSpec) -> Iterator[str]:
             f"the teacher is read at temperature {objective.effective_teacher_temperature}, the student at "
             f"{objective.temperature}"
         )
+    if objective.divergence == "total_variation":
+        yield "total_variation has a kink there, so the force keeps its size however near the student is"
     target = objective.target
     if isinstance(target, VetoTarget):
-        yield f"with objective.target 'veto' it is teacher^(1 / (1 - {target.beta}))"
+        yield f"with objective.target 'veto' the optimum is teacher^(1 / (1 - {target.beta}))"
     if isinstance(target, ExtrapolatedTarget) and target.scale != 1.0:
-        yield f"it is teacher^{target.scale} reference^{1 - target.scale:.4g}"
+        yield f"the optimum is teacher^{target.scale} reference^{1 - target.scale:.4g}"
     if isinstance(target, TrustRegionTarget) and target.anchor == "reference":
-        yield f"it is teacher^{1 - target.weight:.4g} reference^{target.weight}"
+        yield f"the optimum is teacher^{1 - target.weight:.4g} reference^{target.weight}"
     if isinstance(support, TopKSupport) and support.remainder == "raw":
         yield "support.remainder 'raw' pushes into the support even there"
-    if isinstance(routing, AopdRouting) and routing.margin <= 0.0:
-        yield f"routing.margin {routing.margin} fires where student equals teacher"
+    if isinstance(routing, AopdRouting) and routing.form == "raw" and routing.margin <= 0.0:
+        yield (
+            f"routing.margin {routing.margin} fires there, and routing.form 'raw' pushes into the teacher's favourites"
+        )
     for regularizer in method.regularizers:
         yield f"regularizers: '{regularizer.kind}' pulls elsewhere"
     if any(gate.kind == "scope" for gate in method.gates):
@@ -271,29 +276,56 @@ def needs(method: MethodSpec) -> tuple[str, ...]:
 
 
 def teacher_must_give(method: MethodSpec) -> str:
-    """What a teacher has to deliver per token, in words."""
-    objective, support, routing = method.objective, method.support, method.routing
-    k = max(
-        [support.k if isinstance(support, TopKSupport) else 0]
-        + [routing.teacher_top_k if isinstance(routing, CounterfactualRouting) else 0]
-        + [routing.k if isinstance(routing, AopdRouting | ApoRouting | OutlierRouting) else 0]
-        + [getattr(gate, "k", 0) for gate in method.gates]
-    )
-    whole = (
-        support.kind == "full"
+    """What a teacher has to deliver at each token of the student's, in words."""
+    objective, support, gates = method.objective, method.support, method.gates
+    if (
+        isinstance(support, FullSupport)
         or not isinstance(objective.target, TeacherTarget)
         or objective.effective_teacher_temperature != 1.0
-    )
-    if whole:
+    ):
         return "log-probabilities of the whole vocabulary"
+    kinds = {gate.kind for gate in gates}
+    tokens = []
+    if isinstance(support, SampledSupport) or kinds & {"fire", "scope", "agreement", "sequence"}:
+        tokens.append("the sampled token")
+    if k := _students_favourites(method):
+        tokens.append(f"the student's top {k}")
+    if k := _teachers_favourites(method):
+        tokens.append(f"its own top {k}")
+    sampled_only = tokens == ["the sampled token"]
+    given = [("the log-probability of " if sampled_only else "log-probabilities of ") + _listed(tokens)]
+    credit = method.credit
+    split = credit.estimator == "gae" and credit.critic.form in ("split", "differential")
+    if credit.baseline == "expected" or split or kinds & {"tip", "ta_opd"}:
+        given.append("enough of the vocabulary for KL(student || teacher)")
+    if kinds & {"eopd", "fire"} or any(isinstance(gate, EntropyGate) and gate.of == "teacher" for gate in gates):
+        given.append("enough of the vocabulary for its entropy")
+    return "; ".join(given)
+
+
+def _students_favourites(method: MethodSpec) -> int:
+    """How many of the student's favourites are compared in the teacher's eyes."""
+    support = method.support
+    asked = [gate.k for gate in method.gates if isinstance(gate, TaOpdGate)]
     if isinstance(support, TopKSupport) and support.kind in ("student_top_k", "union"):
-        return f"log-probabilities of the student's {support.k} favourites" + (
-            f" and its own {support.k}" if support.kind == "union" else ""
-        )
-    expected = method.credit.baseline == "expected" or method.credit.estimator == "gae"
-    parts = ["the log-probability of the sampled token"] if isinstance(support, SampledSupport) else []
-    if k:
-        parts.append(f"its own top {k}")
-    if expected:
-        parts.append("enough of the vocabulary for KL(student || teacher)")
-    return " and ".join(parts)
+        asked.append(support.k)
+    return max(asked, default=0)
+
+
+def _teachers_favourites(method: MethodSpec) -> int:
+    """How many of the teacher's favourites have to be known."""
+    support, routing = method.support, method.routing
+    asked = [gate.k for gate in method.gates if isinstance(gate, EopdGate | SelectKdGate | OverlapGate | PruneGate)]
+    if isinstance(support, TopKSupport) and support.kind != "student_top_k":
+        asked.append(support.k)
+    if isinstance(routing, CounterfactualRouting):
+        asked.append(routing.teacher_top_k)
+    elif isinstance(routing, AopdRouting) or (isinstance(routing, OutlierRouting) and routing.handling == "forward_kl"):
+        asked.append(routing.k)
+    elif isinstance(routing, ApoRouting) and routing.anchor == "teacher":
+        asked.append(routing.k + 1)  # the sampled token may be among them, and is no anchor
+    return max(asked, default=0)
+
+
+def _listed(parts: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))

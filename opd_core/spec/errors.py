@@ -28,7 +28,7 @@ def describe(error: ValidationError, *, prefix: str = "", data: Any = None) -> U
     """
     first = error.errors(include_url=False)[0]
     where = ".".join(([prefix] if prefix else []) + _written_path(first["loc"], data)) or "spec"
-    message = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
     if first["type"] == "extra_forbidden":
         message = "there is no such field"
     value = first.get("input")
@@ -41,7 +41,7 @@ def describe(error: ValidationError, *, prefix: str = "", data: Any = None) -> U
 def _written_path(location: tuple[int | str, ...], data: Any) -> list[str]:
     path = []
     for index, part in enumerate(location):
-        inside = isinstance(data, dict) and part in data
+        inside = (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int))
         last = index == len(location) - 1
         if isinstance(data, dict) and not inside and not last:
             continue

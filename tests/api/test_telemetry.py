@@ -4,6 +4,7 @@ import hashlib
 
 import pytest
 
+from opd_core.recipes import load
 from opd_core.runs import records
 from opd_core.runs.live import LiveWriter
 from tests.api.test_jobs import problem_of
@@ -90,6 +91,9 @@ def test_a_sequence_token_by_token(http, run, live, where):
     assert [token["text"] for token in tokens] == ["one", "two", "\ufffd", "<99>"]
     assert [token["log_ratio"] for token in tokens] == [-1.0, None, None, 0.5]
     assert tokens[0]["return"] == pytest.approx(5.01)
+    assert tokens[0]["value"] == pytest.approx(5.01)
+    assert tokens[0]["gates"] == {"tip": 1.0, "window": 0.5}
+    assert tokens[1]["components"] == {"return": pytest.approx(5.01), "baseline": pytest.approx(-5.01)}
     assert tokens[0]["student_top"][1] == {
         "id": 2,
         "text": "two",
@@ -103,6 +107,16 @@ def test_a_sequence_token_by_token(http, run, live, where):
         {"id": 1, "text": "one", "predicted": 0.25, "realised": 0.5},
         {"id": 2, "text": "two", "predicted": -0.25, "realised": -0.5},
     ]
+
+
+@pytest.mark.parametrize("absent", [None, []])
+def test_a_method_without_critic_gates_and_components(http, run, absent):
+    job_id, files = run
+    names = {"gate_names": absent, "component_names": absent}
+    numbers = dict.fromkeys(("gate_weights", "component_values"), None if absent is None else [[]] * 3)
+    records.write_part(files, [row(1) | {"values": None} | names | numbers], 1, 10, 1)
+    for token in http.get(f"/v1/jobs/{job_id}/steps/1/sequences/0").json()["tokens"]:
+        assert (token["value"], token["gates"], token["components"]) == (None, {}, {})
 
 
 def test_the_newest_attempt_of_a_step_is_shown(http, run, live, store):
@@ -164,6 +178,47 @@ def test_the_routing_heatmap_averages_over_suppressed_probed_states(http, run, l
     assert (len(whole["rows"]), len(whole["columns"]), len(whole["predicted"][0])) == (1, 1, 1)
 
 
+def routed(step, states):
+    """A record whose states are (token, log-ratio, coefficient, {target: weight}); none is probed but the first."""
+    return {
+        **probed(
+            step, [(token, ratio, {9: (0.5, 0.5)} if i == 0 else None) for i, (token, ratio, *_) in enumerate(states)]
+        ),
+        "coefficients": [coefficient for _, _, coefficient, _ in states],
+        "route_ids": [list(route) for *_, route in states],
+        "route_weights": [list(route.values()) for *_, route in states],
+    }
+
+
+def test_the_routing_heatmap_shows_what_the_plan_sent_over_all_recorded_states(http, run, live):
+    job_id, files = run
+    states = [
+        (1, -1.0, -0.5, {2: 0.25, 3: 0.25}),
+        (1, -2.0, -1.0, {2: 1.0}),  # not probed, and counted
+        (1, -2.0, 0.5, {}),  # credit that rewards it: nothing is released
+        (1, +1.0, 2.0, {2: 8.0}),  # not suppressed
+        (2, -1.0, float("nan"), {3: float("nan")}),  # never probed: no row, but in the balance
+    ]
+    records.write_part(files, [routed(1, states)], 1, 10, 1)
+    live.publish_records(job_id, 2, 1, records.encode([routed(2, states[:1])]))
+    heatmap = http.get(f"/v1/jobs/{job_id}/heatmaps/routing?to_step=1").json()
+    assert (heatmap["states"], heatmap["rows"]) == (1, [{"id": 1, "text": "one", "count": 1}])
+    assert [column["id"] for column in heatmap["columns"]] == [9, 2, 3]
+    assert heatmap["routed"] == [[0.0, pytest.approx(1.25 / 3), pytest.approx(0.25 / 3)]]
+    assert heatmap["realised"] == [[0.5, 0.0, 0.0]]
+    assert heatmap["balance"] == {"suppressed": 4, "released": 0.375, "routed": 0.375, "empty_rate": 0.25}
+    both = http.get(f"/v1/jobs/{job_id}/heatmaps/routing").json()
+    assert both["balance"] == {"suppressed": 5, "released": 0.4, "routed": 0.4, "empty_rate": 0.2}
+
+
+def test_without_routes_there_is_nothing_sent(http, run):
+    job_id, files = run
+    records.write_part(files, [routed(1, [(1, -1.0, -0.5, {})])], 1, 10, 1)
+    heatmap = http.get(f"/v1/jobs/{job_id}/heatmaps/routing").json()
+    assert heatmap["states"] == 1
+    assert (heatmap["routed"], heatmap["balance"]) == (None, None)
+
+
 def test_a_run_without_records_has_empty_answers(http, job_id):
     assert http.get(f"/v1/jobs/{job_id}/steps").json()["data"] == []
     assert http.get(f"/v1/jobs/{job_id}/metrics").json() == {"object": "metrics", "steps": [], "series": {}}
@@ -218,7 +273,9 @@ def test_checkpoints_are_listed_and_downloaded_by_opaque_ids(http, run, store, t
 def test_recipes_models_tasks_and_workers(http, store, tmp_path):
     recipes = http.get("/v1/recipes").json()["data"]
     assert {"gkd", "forward-kl"} <= {recipe["name"] for recipe in recipes}
-    assert http.get("/v1/recipes/gkd").json() == next(r for r in recipes if r["name"] == "gkd")
+    for recipe in recipes:
+        assert http.get(f"/v1/recipes/{recipe['name']}").json() == recipe
+        assert recipe == {"object": "recipe", **load(recipe["name"]).model_dump(mode="json")}
     (tmp_path / "models" / "mine").mkdir(parents=True)
     (tmp_path / "models" / "mine" / "config.json").write_text("{}")
     (tmp_path / "models" / "no-model").mkdir()

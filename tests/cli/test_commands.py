@@ -11,13 +11,15 @@ import yaml
 from typer.testing import CliRunner
 
 import opd_core
+from cli import specs
 from cli.address import Address, announce, api_url
 from cli.demo import what_next
 from cli.main import app
+from cli.recipes import example_command
 from cli.shell import DEMO_SPEC, demo_body
 from opd_core import recipes
 from opd_core.runs.settings import Settings
-from opd_core.spec import JobSpec
+from opd_core.spec import JobSpec, MethodSpec
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -47,10 +49,29 @@ def test_recipes_as_json_are_complete(run) -> None:
     assert all(line["citation"] and line["method"] for line in lines)
 
 
-def test_one_recipe_with_formula_and_source(run) -> None:
-    result = run("recipes", "gkd")
+def test_every_recipe_is_in_the_table_with_its_whole_name(run) -> None:
+    words = run("recipes").output.split()
+    assert set(recipes.names()) <= set(words)
+
+
+def test_one_recipe_with_all_that_is_known_of_it(run) -> None:
+    result = run("recipes", "kdrl")
     assert result.exit_code == 0
-    assert recipes.load("gkd").citation in result.output
+    recipe = recipes.load("kdrl")
+    shown = " ".join(result.output.split())
+    known = (recipe.citation, recipe.formula, recipe.summary, recipe.evidence, recipe.differs, recipe.teacher)
+    for text in (*known, *recipe.cost, *recipe.warnings, "reward, group", "shifted", "distillation_weight: 0.002"):
+        assert " ".join(text.split()) in shown
+    assert "normalise" not in shown  # at its default
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_the_override_that_is_proposed_for_a_recipe_is_accepted(name: str) -> None:
+    command = shlex.split(example_command(recipes.load(name)))
+    spec = specs.read(str(EXAMPLES.parent / command[2]), command[4::2])
+    resolved = recipes.resolve(JobSpec.model_validate(spec))
+    assert spec["recipe"] == name
+    assert MethodSpec.model_validate(resolved.method) != recipes.load(name).method
 
 
 def test_unknown_recipe_lists_the_known_ones(run) -> None:

@@ -60,7 +60,7 @@ def main() -> int:
 def _red(tree: Path, suite: str) -> bool:
     """Whether the suite fails in the copy. Bytecode is off: two edits within a second would share a timestamp."""
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", suite]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *suite.split()]
     # The slow process tests add nothing here.
     command += ["-k", "not killed and not sigterm and not supervisor and not teaches"]
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, check=False, timeout=600)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from opd_core.objective.feedback import Feedback, FeedbackContext
+from opd_core.objective.targets import DenseTarget
 
 _spec = importlib.util.spec_from_file_location("oracle", Path(__file__).with_name("oracle.py"))
 assert _spec
@@ -34,8 +35,37 @@ def batch(generator):
 
 @pytest.fixture
 def feedback(batch):
-    def make(temperature: float = 1.0, behaviour_logp=None) -> Feedback:
-        context = FeedbackContext(temperature=temperature, behaviour_logp=behaviour_logp)
-        return Feedback.from_logits(*batch, context=context)
+    def make(temperature: float = 1.0, behaviour_logp=None, **context) -> Feedback:
+        given = FeedbackContext(temperature=temperature, behaviour_logp=behaviour_logp, **context)
+        return Feedback.from_logits(*batch, context=given)
+
+    return make
+
+
+@pytest.fixture
+def deliver():
+    """Feedback that lacks nothing any method may need: critic, rewards, groups, a reference, an end of sequence."""
+
+    def make(student, teacher, tokens, mask, *, values=None, bootstrap=None, **context) -> Feedback:
+        rows, dtype = len(tokens), student.dtype
+        truncated = torch.arange(rows) % 2 == 0
+        return Feedback.from_logits(
+            student,
+            teacher,
+            tokens,
+            mask,
+            values=torch.zeros(tokens.shape, dtype=dtype) if values is None else values,
+            bootstrap=torch.zeros(rows, dtype=dtype) if bootstrap is None else bootstrap,
+            truncated=truncated,
+            context=FeedbackContext(
+                **{
+                    "reference": DenseTarget(0.9 * student[mask.bool()]),
+                    "reward": (torch.arange(rows) % 2).to(dtype),
+                    "group": torch.zeros(rows, dtype=torch.long),
+                    "eos_ids": (0,),
+                    **context,
+                }
+            ),
+        )
 
     return make

@@ -19,6 +19,10 @@ def divergence(kind: str, student: Tensor, teacher: Tensor, beta: float = 0.5) -
         return kl(student, teacher)
     if kind == "skew_reverse_kl":
         return kl(student, beta * student + (1 - beta) * teacher)
+    if kind == "alpha":
+        return (1 - (teacher**beta * student ** (1 - beta)).sum()) / (beta * (1 - beta))
+    if kind == "total_variation":
+        return torch.where(teacher > student, teacher - student, student - teacher).sum() / 2
     mixture = beta * teacher + (1 - beta) * student
     if kind == "skew_forward_kl":
         return kl(teacher, mixture)

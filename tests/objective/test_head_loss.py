@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from opd_core.objective.feedback import Feedback
+from opd_core.objective.feedback import Feedback, FeedbackContext
 from opd_core.objective.loss import head_loss, plan_loss
 from opd_core.objective.plan import build_plan
 from opd_core.objective.targets import DenseTarget
@@ -42,8 +42,22 @@ def make_plan(method, hidden, head, generator, *, route: bool = False):
     mask = torch.ones(1, n, dtype=torch.bool)
     tokens = torch.randint(V, (1, n), generator=generator)
     teacher = torch.randn(n, V, generator=generator, dtype=hidden.dtype)
-    feedback = Feedback.from_rows(DenseTarget(head(hidden).detach()), DenseTarget(teacher), tokens, mask)
-    plan = build_plan(method, feedback)
+    student = DenseTarget(head(hidden).detach())
+    # Two sequences, so that groups and batches have something to compare.
+    split = torch.tensor([[True] * 5 + [False] * (n - 5), [False] * 5 + [True] * (n - 5)]) if n > 5 else mask
+    feedback = Feedback.from_rows(
+        student,
+        DenseTarget(teacher),
+        tokens.expand(len(split), -1),
+        split,
+        context=FeedbackContext(
+            reference=DenseTarget(teacher.flip(0)),
+            reward=torch.arange(len(split)).to(hidden.dtype),
+            group=torch.zeros(len(split)),
+        ),
+    )
+    zeros = torch.zeros(split.shape, dtype=hidden.dtype)
+    plan = build_plan(method, replace(feedback, values=zeros, bootstrap=zeros[:, 0]))
     if route:
         ids = torch.randint(V, (n, 3), generator=generator)
         plan = replace(plan, route_ids=ids, route_weights=torch.randn(n, 3, generator=generator, dtype=hidden.dtype))

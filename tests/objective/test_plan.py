@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from oracle import gradient
 
+from opd_core.objective.aggregate import aggregation_weights
 from opd_core.objective.feedback import Feedback, FeedbackContext
 from opd_core.objective.loss import force, plan_loss
 from opd_core.objective.plan import DivergenceTerm, build_plan
 from opd_core.objective.targets import DenseTarget
 from opd_core.recipes import load, names
 from opd_core.spec import MethodSpec
+from opd_core.spec.variables.aggregation import Aggregation
+from opd_core.spec.variables.objective import Divergence
 
 LOG_RATIO = MethodSpec.model_validate({"objective": {"route": "log_ratio"}, "support": {"kind": "sampled"}})
 
@@ -20,12 +25,12 @@ def direct(divergence: str, **fields) -> MethodSpec:
     return MethodSpec.model_validate({"objective": {"route": "direct", "divergence": divergence, **fields}})
 
 
-@pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl", "jsd", "skew_forward_kl", "skew_reverse_kl"])
+@pytest.mark.parametrize("kind", get_args(Divergence))
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_direct_force_is_minus_the_divergence_gradient(kind, temperature, batch, feedback):
     student, teacher, _, mask = batch
-    plan = build_plan(direct(kind, beta=0.3, alpha=0.2, temperature=temperature), feedback(temperature))
-    weight = 0.2 if kind.startswith("skew") else 0.3
+    plan = build_plan(direct(kind, beta=0.3, alpha=0.2, order=0.6, temperature=temperature), feedback(temperature))
+    weight = {"jsd": 0.3, "alpha": 0.6}.get(kind, 0.2)
     pushed = force(plan, student[mask])
     for row, (s, t) in enumerate(zip(student[mask], teacher[mask], strict=True)):
         torch.testing.assert_close(pushed[row], -gradient(kind, s, t, weight, temperature), atol=1e-12, rtol=0)
@@ -52,34 +57,62 @@ def test_log_ratio_route_is_the_reverse_kl_in_expectation(generator):
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_recipe_rests_where_teacher_is_student(name, batch, generator):
+def test_every_recipe_rests_at_its_own_optimum(name, batch, deliver, generator):
+    """The distillation's force vanishes where teacher equals student; recipes that end elsewhere say why, and move."""
     recipe = load(name)
-    student, _, tokens, mask = batch
+    _, _, tokens, mask = batch
+    # Wider than any recipe's k: over the whole vocabulary even the raw forms are at rest.
+    student = torch.randn(3, 5, 90, generator=generator, dtype=torch.float64)
     nearly = student + 1e-6 * torch.randn(student.shape, generator=generator, dtype=torch.float64)
-    pushed = force(build_plan(recipe.method, Feedback.from_logits(student, nearly, tokens, mask)), student[mask])
-    assert recipe.fixed_point == "teacher"
-    assert float(pushed.abs().max()) < 1e-5
+    found = deliver(student, nearly, tokens, mask)
+    pushed = force(build_plan(recipe.method.distillation(), found), student[mask])
+    if recipe.method.distillation().shift is None:
+        assert float(pushed.abs().max()) < 1e-5
+    else:
+        assert recipe.fixed_point == "shifted"
+        assert float(pushed.abs().max()) > 1e-4
+    assert recipe.fixed_point == ("teacher" if recipe.method.shift is None else "shifted")
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_recipe_moves_elsewhere_and_forces_sum_to_zero(name, batch, feedback):
-    pushed = force(build_plan(load(name).method, feedback()), batch[0][batch[3]])
+def test_every_recipe_moves_elsewhere_and_forces_sum_to_zero(name, batch, deliver):
+    student, _, _, mask = batch
+    pushed = force(build_plan(load(name).method, deliver(*batch)), student[mask])
     assert float(pushed.abs().max()) > 1e-2
     torch.testing.assert_close(pushed.sum(-1), torch.zeros(len(pushed), dtype=torch.float64), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("name", names())
-def test_padding_and_its_content_change_nothing(name, batch):
+def test_padding_and_its_content_change_nothing(name, batch, deliver, generator):
     student, teacher, tokens, mask = batch
     method = load(name).method
-    plan = build_plan(method, Feedback.from_logits(student, teacher, tokens, mask))
-    wide = [torch.cat([torch.full_like(x[:, :2], 3), x, torch.full_like(x, 5)], 1) for x in (student, teacher, tokens)]
+    values = torch.randn(tokens.shape, generator=generator, dtype=torch.float64)
+    bootstrap = torch.randn(len(tokens), generator=generator, dtype=torch.float64)
+    plan = build_plan(method, deliver(student, teacher, tokens, mask, values=values, bootstrap=bootstrap))
+    wide = [
+        torch.cat([torch.full_like(x[:, :2], 3), x, torch.full_like(x, 5)], 1)
+        for x in (student, teacher, tokens, values)
+    ]
     wide_mask = torch.cat([torch.zeros(3, 2), mask, torch.zeros(3, 5)], 1).bool()
-    padded = build_plan(method, Feedback.from_logits(*wide, wide_mask))
+    padded = build_plan(method, deliver(*wide[:3], wide_mask, values=wide[3], bootstrap=bootstrap))
     assert torch.equal(padded.tokens, plan.tokens)
     assert padded.normalizer == plan.normalizer
     torch.testing.assert_close(force(padded, student[mask]), force(plan, student[mask]))
-    assert float(padded.view.advantages[~wide_mask].abs().sum() + padded.view.returns[~wide_mask].abs().sum()) == 0
+    view = padded.view
+    for field in (view.advantages, view.returns, view.gates, *view.gate_by_name.values()):
+        assert float(field[~wide_mask].abs().sum()) == 0
+    if plan.critic is not None:
+        torch.testing.assert_close(padded.critic.values, plan.critic.values)
+
+
+@pytest.mark.parametrize("name", names())
+def test_what_lies_off_the_mask_changes_nothing(name, batch, deliver):
+    student, teacher, tokens, mask = batch
+    method = load(name).method
+    other = [torch.where(mask[..., None], x, 9.0 * torch.ones_like(x)) for x in (student, teacher)]
+    plan = build_plan(method, deliver(*batch))
+    changed = build_plan(method, deliver(*other, torch.where(mask, tokens, 6), mask))
+    torch.testing.assert_close(force(changed, student[mask]), force(plan, student[mask]), atol=0, rtol=0)
 
 
 def test_a_route_moves_mass_from_the_token_to_its_destinations(batch, feedback):
@@ -133,6 +166,31 @@ def test_aggregation_weights(batch, feedback):
     assert sequence.normalizer == 3
     torch.testing.assert_close(sequence.weights.sum(), torch.tensor(3.0, dtype=torch.float64))
     assert sequence.weights.tolist() == pytest.approx([0.2] * 5 + [1 / 3] * 3 + [1.0])
+    constant = build_plan(MethodSpec.model_validate({"aggregation": {"per": "constant", "constant": 8}}), feedback())
+    assert constant.normalizer == 24
+    assert torch.equal(constant.weights, torch.ones(9, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("per", "expected"), [("token", [1.0] * 6), ("sequence", [0.5] * 2 + [0.5] * 2 + [1.0, 0.0])])
+def test_gate_mass_shares_the_whole_update_among_open_gates(per, expected):
+    aggregation = Aggregation(per=per, denominator="gate_mass")
+    mask = torch.tensor([[1, 1], [1, 1], [1, 0], [1, 0]]).bool()
+    gates = torch.tensor([[1.0, 1.0], [2.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
+    weights, normalizer = aggregation_weights(aggregation, mask, gates)
+    assert weights.tolist() == pytest.approx(expected)
+    assert normalizer == (5.0 if per == "token" else 4.0)
+
+
+def test_rows_from_data_are_a_loss_of_their_own():
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0], [1, 1, 0]]).bool()
+    golden = torch.tensor([False, True, True])
+    gates = mask.double()
+    weights, normalizer = aggregation_weights(Aggregation(), mask, gates, golden)
+    assert (weights / normalizer).tolist() == pytest.approx([1 / 3] * 6)
+    weights, normalizer = aggregation_weights(Aggregation(by_origin=False), mask, gates, golden)
+    assert (weights / normalizer).tolist() == pytest.approx([1 / 6] * 6)
+    weights, normalizer = aggregation_weights(Aggregation(per="sequence"), mask, gates, golden)
+    assert (weights / normalizer).tolist() == pytest.approx([1 / 3] * 3 + [1 / 2] + [1 / 4] * 2)
 
 
 def test_importance_corrects_tempered_sampling_in_expectation(generator):

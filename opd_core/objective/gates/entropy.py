@@ -22,6 +22,6 @@ def eopd(gate: EopdGate, seen: Seen) -> Opened:
     """EOPD (arXiv 2603.07079): every token speaks; where H_teacher > threshold, weight x top-k forward KL is added."""
     feedback = seen.feedback
     uncertain = (feedback.teacher_entropy > gate.threshold)[feedback.mask]
-    term = favourites_term(feedback, gate.k, gate.weight * uncertain)
+    term = favourites_term(feedback, gate.k, uncertain, gate.weight)
     statistics = {"eopd_added": float(uncertain.float().mean()) if len(uncertain) else 0.0}
     return Opened(torch.ones_like(feedback.log_ratio), Draft(divergences=(term,), statistics=statistics))

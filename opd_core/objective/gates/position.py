@@ -47,5 +47,3 @@ def overlap_share(seen: Seen, k: int) -> Tensor:
     """[N] share of the student's k favourites that are the teacher's, too."""
     both = seen.feedback.candidates(k)
     return among(both.student.ids, both.teacher.ids).to(seen.feedback.log_ratio.dtype).mean(1)
-
-

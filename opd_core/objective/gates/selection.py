@@ -17,8 +17,8 @@ from opd_core.spec.variables.gates import OverlapGate, RandomGate, SelectKdGate,
 def tip(gate: TipGate, seen: Seen) -> Opened:
     """TIP (arXiv 2604.14084): the share of tokens with the largest s = h + d - h d.
 
-    h = student entropy, d = KL(student || teacher), both scaled to [0, 1] between their extremes in the batch: uncertain
-    or wrong, or both.
+    h = student entropy, d = KL(student || teacher), both scaled to [0, 1] between their extremes in the batch:
+    uncertain or wrong, or both.
     """
     feedback, mask = seen.feedback, seen.feedback.mask
     h = _scaled(feedback.student_entropy[mask], 0.0, 1.0)
@@ -42,7 +42,7 @@ def selectkd(gate: SelectKdGate, seen: Seen) -> Opened:
     """SelecTKD (arXiv 2510.24021): 1 where the student's favourite is among the teacher's k, else ``otherwise``."""
     both = seen.feedback.candidates(gate.k)
     verified = among(both.student.ids[:, :1], both.teacher.ids)[:, 0]
-    weights = torch.where(verified, 1.0, gate.otherwise).to(seen.feedback.log_ratio.dtype)
+    weights = seen.feedback.log_ratio.new_full(verified.shape, gate.otherwise).masked_fill(verified, 1.0)
     return Opened(unpack(weights, seen.feedback.mask))
 
 

@@ -86,4 +86,3 @@ def _of_largest(values: Tensor) -> Tensor:
 def _log_sum(score: Tensor, same: Tensor) -> Tensor:
     """[B] log of the sum of exp(score) over the rows that are the ``same`` as each."""
     return score[None, :].expand_as(same).masked_fill(~same, -torch.inf).logsumexp(1)
-
