@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test quick-test mutants lint format types walls docs lab-docs check bench bench-demo bench-service bench-telemetry clean
+.PHONY: help install demo up test quick-test mutants lint format types walls docs lab-docs check bench bench-demo bench-service bench-telemetry bench-loss bench-credit smoke clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,7 +61,7 @@ lab-docs: $(VENV)/.dev  ## write docs/lab.md: what every recipe does, by exact e
 
 check: lint types walls  ## lint, types, walls
 
-bench: bench-demo bench-service bench-telemetry  ## all benchmarks; results go to benchmarks/results
+bench: bench-demo bench-service bench-telemetry bench-loss  ## all short benchmarks; results go to benchmarks/results
 
 bench-demo: $(VENV)/.dev  ## three seeds of the demo through the whole service, dashboard on
 	$(BIN)/python -m benchmarks.demo
@@ -71,6 +71,15 @@ bench-service: $(VENV)/.dev  ## from POST to first step, from worker to browser
 
 bench-telemetry: $(VENV)/.dev  ## what recording costs, as a ratio
 	$(BIN)/python -m benchmarks.telemetry
+
+bench-loss: $(VENV)/.dev  ## memory and time of the chunked head against the dense one; needs 12 GiB
+	$(BIN)/python -m benchmarks.loss
+
+bench-credit: $(VENV)/.dev  ## temporal credit and its remedies on the demo task, three seeds each; hours
+	$(BIN)/python -m benchmarks.credit
+
+smoke: $(VENV)/.dev  ## a tiny job of every recipe through the whole service
+	$(BIN)/python -m benchmarks.recipes
 
 clean:  ## remove caches and the environment
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache tests/artifacts

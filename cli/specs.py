@@ -22,6 +22,14 @@ def read(source: str, overrides: list[str] | None = None) -> dict[str, Any]:
     return spec
 
 
+def overrides(assignments: list[str]) -> dict[str, Any]:
+    """``key.path=value`` assignments as a mapping of their own. Raises UserError."""
+    mapping: dict[str, Any] = {}
+    for assignment in assignments:
+        _override(mapping, assignment)
+    return mapping
+
+
 def _text(source: str) -> str:
     if source == STDIN:
         return sys.stdin.read()

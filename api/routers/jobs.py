@@ -72,7 +72,7 @@ def create_job(
             return _created(views.job(known), {"Idempotency-Replayed": "true"})
     resolved = recipes.resolve(spec)
     check_references(resolved, services.settings)
-    warnings = resolved.method_spec().warnings()
+    warnings = resolved.warnings()
     if validate_only:
         answer = s.Validation(resolved_spec=resolved.model_dump(mode="json"), warnings=warnings)
         return JSONResponse(answer.model_dump(mode="json"))

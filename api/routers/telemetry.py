@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import pyarrow as pa
 import redis
 import structlog
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
 
+from api import heatmaps, tokens, views
 from api import schemas as s
-from api import tokens, views
 from api.problems import not_found, responses
 from api.routers.parameters import MAX_INT, JobDep, Step
 from api.services import Services, ServicesDep
@@ -91,14 +92,17 @@ def read_routing(
     rows: Annotated[int, Query(ge=1, le=64, description="Suppressed tokens, most frequent first.")] = 24,
     columns: Annotated[int, Query(ge=1, le=64, description="Destinations, largest change first.")] = 32,
 ) -> s.Heatmap:
-    """Mean predicted and realised change of probability over the probed states of a range of steps."""
-    at_rest = records.read_steps(services.files(job.id), from_step, to_step, tokens.ROUTING_COLUMNS)
-    found = {row["step"]: None for row in at_rest}
+    """Mean predicted and realised change of probability over the probed states of a range of steps.
+
+    For a method with vocabulary routing also what its plan sent where, over all recorded states.
+    """
+    at_rest = records.read_table(services.files(job.id), from_step, to_step, heatmaps.ROUTING_COLUMNS)
+    found = set(at_rest["step"].to_pylist())
     fresh = [step for step in _live_steps(job, services) if from_step <= step <= to_step and step not in found]
-    live = [row for step in fresh for row in _live_rows(job, services, step)]
-    steps = [*found, *fresh]
-    return tokens.routing(
-        [*at_rest, *live],
+    live = records.to_table(row for step in fresh for row in _live_rows(job, services, step))
+    steps = found.union(fresh)
+    return heatmaps.routing(
+        pa.concat_tables([at_rest, live.select(at_rest.column_names)]),
         services.vocabulary(job.id),
         min(steps, default=from_step),
         max(steps, default=from_step),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import pandas as pd
 import streamlit as st
 
+from api.schemas import Job
 from dashboard import data
 from dashboard.components import live, outcome
 from dashboard.components.run_header import chosen_run, status_badge
@@ -48,34 +50,42 @@ def state() -> None:
 
 
 def charts() -> None:
-    """The learning curves."""
+    """The learning curves, by what they are about; only those that the run has."""
     now = data.job(job.id)
     answer = data.metrics(now.id)
-    tables = {curve.key: curves.frame(curve, answer.steps, answer.series) for curve in curves.CURVES}
-    if all(table is None for table in tables.values()):
+    tables = {
+        title: [(curve, curves.frame(curve, answer.steps, answer.series)) for curve in group]
+        for title, group in curves.GROUPS.items()
+    }
+    drawn = {title: [(curve, table) for curve, table in group if table is not None] for title, group in tables.items()}
+    if not any(drawn.values()):
         quiet = "This run recorded no metrics." if now.terminal else "No metrics yet: the first step is on its way."
         st.info(quiet, icon=":material/timeline:")
-        return
-    drawn = [curve for curve in curves.CURVES if tables[curve.key] is not None]
-    with st.grid(3, min_column_width=300):
-        for curve in drawn:
-            table = tables[curve.key]
-            assert table is not None
-            is_accuracy = curve.key == "accuracy"
-            with st.container(border=True, key=f"curve_{curve.key}"):
-                st.markdown(f"**{curve.title}** :gray[{curve.unit}]")
-                st.echarts_chart(
-                    curves.option(
-                        curve,
-                        table,
-                        total=now.progress.total,
-                        ceiling=now.accuracy.teacher if is_accuracy else None,
-                        start=now.accuracy.before if is_accuracy else None,
-                    ),
-                    height=190,
-                    key=f"chart_{curve.key}",
-                    alt=curves.takeaway(curve, table),
-                )
+    for title, group in drawn.items():
+        if group:
+            st.subheader(title, anchor=False)
+            with st.grid(3, min_column_width=300):
+                for curve, table in group:
+                    chart(curve, table, now)
+
+
+def chart(curve: curves.Curve, table: pd.DataFrame, now: Job) -> None:
+    """One learning curve."""
+    is_accuracy = curve.key == "accuracy"
+    with st.container(border=True, key=f"curve_{curve.key}"):
+        st.markdown(f"**{curve.title}** :gray[{escape_markdown(curve.unit)}]")
+        st.echarts_chart(
+            curves.option(
+                curve,
+                table,
+                total=now.progress.total,
+                ceiling=now.accuracy.teacher if is_accuracy else None,
+                start=now.accuracy.before if is_accuracy else None,
+            ),
+            height=190,
+            key=f"chart_{curve.key}",
+            alt=curves.takeaway(curve, table),
+        )
 
 
 def history() -> None:

@@ -1,9 +1,10 @@
-"""Where the probability of suppressed tokens went: what the plan predicted and what the network did."""
+"""Where the probability of suppressed tokens went: what the plan sent and predicted, and what the network did."""
 
 from __future__ import annotations
 
 import streamlit as st
 
+from api.schemas import RouteBalance
 from dashboard import data
 from dashboard.components import charts, live, selection
 from dashboard.components.run_header import chosen_run, status_badge
@@ -29,30 +30,33 @@ def view() -> None:
     first, last = choose_range(steps)
     heatmap = data.routing(job.id, first, last, shape.ROW_LIMIT, shape.COLUMN_LIMIT)
     explain(first, last, heatmap.states)
+    balance(heatmap.balance)
     if not heatmap.rows:
         st.info(
             "No suppressed token was probed in these steps. Choose a wider range, or raise telemetry.probe_states.",
             icon=":material/alt_route:",
         )
         return
-    used = shape.heatmap_scale(heatmap)
-    for column, which, title in zip(
-        st.columns(2), ("predicted", "realised"), ("Predicted by the plan", "Realised by the network"), strict=True
-    ):
+    used, sent = shape.change_scale(heatmap), shape.sent_scale(heatmap)
+    panels = [("predicted", "Predicted by the plan", used), ("realised", "Realised by the network", used)]
+    if heatmap.routed is not None:
+        panels.insert(0, ("routed", "Sent by the plan", sent))
+    for column, (which, title, scale) in zip(st.columns(len(panels)), panels, strict=True):
         with column:
             st.markdown(f"**{title}**")
             st.echarts_chart(
-                shape.option(heatmap, which, used, theme=charts.theme()),
+                shape.option(heatmap, which, scale, theme=charts.theme()),
                 height=170 + 22 * len(heatmap.rows),
                 key=f"routing_{which}",
-                alt=f"{title}: mean change of probability of {len(heatmap.columns)} destination tokens for "
+                alt=f"{title}: means for {len(heatmap.columns)} destination tokens of "
                 f"{len(heatmap.rows)} suppressed tokens, steps {first} to {last}",
             )
     cosine = shape.agreement(heatmap)
     agree = "" if cosine is None else f" Cosine between the two: {cosine:.2f}."
+    units = "" if heatmap.routed is None else " What was sent is in nats per suppressed token, on a scale of its own."
     st.caption(
-        f"Both share one scale, ±{used.limit:.2g}, centred at 0: red lost probability, blue gained."
-        f" {used.clamped} of the cells lie beyond it and are clamped.{agree}"
+        f"Predicted and realised share one scale, ±{used.limit:.2g}, centred at 0: red lost probability, blue gained."
+        f" {used.clamped} of the cells lie beyond it and are clamped.{agree}{units}"
     )
     st.markdown("**Largest moves**")
     number = st.column_config.NumberColumn(format="%+.6f")
@@ -64,6 +68,7 @@ def view() -> None:
         alt="Largest realised changes of probability",
         column_config={
             "seen": st.column_config.NumberColumn("times seen"),
+            "sent": st.column_config.NumberColumn("sent, nats", format="%.4f"),
             "predicted": number,
             "realised": number,
         },
@@ -89,6 +94,20 @@ def choose_range(steps: list[int]) -> tuple[int, int]:
 
     st.select_slider("Steps", steps, value=(first, last), key="routing_range", on_change=changed)
     return first, last
+
+
+def balance(found: RouteBalance | None) -> None:
+    """What the plan takes from suppressed tokens and sends on; or why it sends nothing."""
+    if found is None:
+        st.caption(shape.unrouted(job))
+        return
+    figures = shape.balance_figures(found)
+    for column, figure in zip(st.columns(len(figures)), figures, strict=True):
+        column.metric(figure.label, figure.value, help=figure.help, border=True)
+    st.caption(
+        "Means in nats per suppressed token, over all recorded tokens of these steps, probed or not: what the plan "
+        "takes away, what it sends to named destinations, and how many tokens send nothing."
+    )
 
 
 def explain(first: int, last: int, states: int) -> None:

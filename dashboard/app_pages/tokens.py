@@ -9,8 +9,9 @@ from dashboard import data
 from dashboard.components import live, selection
 from dashboard.components.run_header import chosen_run, status_badge
 from dashboard.components.token_strip import token_strip
+from dashboard.shaping import fields
 from dashboard.shaping import tokens as shape
-from dashboard.shaping.text import readable, visible
+from dashboard.shaping.text import escape_markdown, readable, visible
 
 job = chosen_run()
 running = not job.terminal
@@ -39,10 +40,10 @@ def view() -> None:
     n = selection.number("seq")
     n = n if n in known else next(iter(known))
     sequence = data.sequence(job.id, step, n)
-    field = choose_sequence_and_color(known, n)
-
     compared = [data.sequence(job.id, step, one) for one in list(known)[: data.SCALE_SEQUENCES]]
-    used = shape.field_scale(field, compared)
+    offered = fields.offered([sequence, *compared])
+    field = choose_sequence_and_color(known, n, offered)
+    used = fields.field_scale(field, compared)
     if not sequence.tokens:
         texts(sequence)
         st.caption("The student wrote nothing here.")
@@ -54,11 +55,11 @@ def view() -> None:
         texts(sequence)
     with right:
         token_strip(
-            shape.strip(sequence, field, used, place=shape.place(job.id, step, n), selected=position),
+            shape.strip(sequence, field, used, offered.values(), place=shape.place(job.id, step, n), selected=position),
             key="strip",
             on_pick=picked,
         )
-        st.caption(shape.scale_note(field, used))
+        st.caption(escape_markdown(fields.scale_note(field, used)))
         st.caption("The same as plain text")
         st.code(readable(sequence.completion), language=None, wrap_lines=True)
     detail(sequence.tokens[position])
@@ -93,9 +94,11 @@ def choose_step(steps: list[int], step: int) -> None:
         )
 
 
-def choose_sequence_and_color(known: dict[int, SequenceSummary], n: int) -> shape.Field:
+def choose_sequence_and_color(
+    known: dict[int, SequenceSummary], n: int, offered: dict[str, fields.Field]
+) -> fields.Field:
     """Which sequence, and which number colours it."""
-    picker, colors = st.columns([2, 5], vertical_alignment="bottom")
+    picker, colors = st.columns([2, 5])
     st.session_state["tokens_seq"] = n
     picker.selectbox(
         "Sequence",
@@ -104,15 +107,15 @@ def choose_sequence_and_color(known: dict[int, SequenceSummary], n: int) -> shap
         key="tokens_seq",
         on_change=lambda: selection.choose(seq=st.session_state["tokens_seq"], token=None),
     )
-    wanted = selection.text("color")
-    field = shape.FIELDS.get(wanted or "", shape.FIELDS["log_ratio"])
+    field = offered.get(selection.text("color") or "", fields.LOG_RATIO)
     st.session_state["tokens_color"] = field.key
-    colors.segmented_control(
+    colors.pills(
         "Colour",
-        list(shape.FIELDS),
-        format_func=lambda key: shape.FIELDS[key].label,
+        list(offered),
+        format_func=lambda key: escape_markdown(offered[key].label),
         key="tokens_color",
         required=True,
+        wrap=True,  # a run may offer fifteen
         on_change=lambda: selection.choose(color=st.session_state["tokens_color"]),
     )
     return field
@@ -138,9 +141,8 @@ def detail(token: Token) -> None:
     """Everything about the selected token."""
     st.subheader(f"Token {token.pos}", anchor=False)
     st.text(f"{visible(token.text)}   (id {token.id})   {shape.verdict(token)}")
-    for column, link in zip(st.columns(5), shape.chain(token), strict=True):
-        column.metric(link.label, link.value, help=link.meaning, border=True)
-
+    numbers(shape.chain(token))
+    numbers(shape.parts(token))
     if shape.is_direct(job):
         st.caption(
             "This recipe takes the direct route: the teacher's whole distribution pulls at the student's, scaled by "
@@ -164,7 +166,16 @@ def detail(token: Token) -> None:
                 hide_index=True,
                 key="route",
                 alt="Planned route of the selected token",
-                column_config={"weight": st.column_config.NumberColumn(format="%.3f")},
+                column_config={
+                    "token": st.column_config.TextColumn("destination"),
+                    "weight": st.column_config.NumberColumn("sent", format="%.3f"),
+                    "plain": st.column_config.NumberColumn(
+                        "softmax alone",
+                        format="%.3f",
+                        help="What the same coefficient would push this destination with if nothing were sent: "
+                        "in proportion to what the student already gives it.",
+                    ),
+                },
             )
     with right:
         st.markdown("**Change of probability** :gray[predicted by the plan, realised after the update]")
@@ -181,6 +192,13 @@ def detail(token: Token) -> None:
                     "realised": st.column_config.NumberColumn(format="%+.5f"),
                 },
             )
+
+
+def numbers(links: list[shape.Link]) -> None:
+    """A row of numbers, each with its meaning; it wraps where the page is narrow."""
+    with st.container(horizontal=True, gap="small"):
+        for link in links:
+            st.metric(escape_markdown(link.label), link.value, help=escape_markdown(link.meaning), border=True)
 
 
 def top(token: Token, who: str, title: str) -> None:

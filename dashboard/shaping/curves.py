@@ -8,35 +8,77 @@ from typing import Any
 
 import pandas as pd
 
+from dashboard.shaping.text import words
+
 Series = Mapping[str, Sequence[float | None]]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One chart. ``lines`` maps metric keys to the names shown in the legend."""
+    """One chart. ``lines`` maps metric keys to the names shown in the legend.
+
+    ``family`` adds a line NAME for every metric that is called prefix + NAME + suffix: gates and parts of the update
+    have the names that the method gives them.
+    """
 
     key: str
     title: str
     unit: str
     lines: dict[str, str]
+    family: tuple[str, str] | None = None
     stacked: bool = False
     share: bool = False  # shown in percent
+    whole: bool = False  # the axis always ends at 100 %
 
 
-CURVES = [
-    Curve("accuracy", "Accuracy", "% of held-out problems", {"accuracy": "student"}, share=True),
+LEARNING = [
+    Curve("accuracy", "Accuracy", "% of held-out problems", {"accuracy": "student"}, share=True, whole=True),
     Curve("loss", "Loss", "nats per token", {"loss": "loss"}),
     Curve("kl", "KL to the teacher", "nats per token", {"kl": "per-token KL"}),
     Curve("length", "Completion length", "tokens", {"length_mean": "rollouts", "eval_length": "evaluation"}),
     Curve("entropy", "Entropy", "nats", {"entropy_student": "student", "entropy_teacher": "teacher"}),
-    Curve("grad_norm", "Gradient norm", "before clipping", {"grad_norm": "gradient norm"}),
-    Curve("throughput", "Throughput", "tokens per second", {"tokens_per_s": "tokens/s"}),
+    Curve("log_ratio", "Log-ratio of sampled tokens", "nats, teacher − student", {"log_ratio_mean": "mean"}),
+]
+OBJECTIVE = [
     Curve(
-        "log_ratio",
-        "Log-ratio of sampled tokens",
-        "nats, teacher − student",
-        {"log_ratio_mean": "mean"},
+        "critic",
+        "Critic's quality",
+        "1 = explains every return",
+        {
+            "critic_explained_variance": "explained variance",
+            "critic_length_correlation": "correlation with length left",
+        },
     ),
+    Curve("critic_value", "Critic's mean value", "nats", {"critic_value_mean": "value"}),
+    Curve("critic_loss", "Critic's loss", "in target deviations", {"critic_loss": "loss"}),
+    Curve(
+        "route",
+        "Routing",
+        "% of tokens; of those without a destination",
+        {"route_triggered": "suppressed", "route_empty": "no destination"},
+        share=True,
+    ),
+    Curve("gate_share", "Tokens that a gate lets speak", "%", {}, family=("gate_", "_share"), share=True),
+    Curve("gate_weight", "Mean gate", "0 silenced, 1 as it is", {}, family=("gate_", "_weight")),
+    Curve("size", "Update by part", "mean |coefficient|, nats", {}, family=("size_", "")),
+    Curve(
+        "importance",
+        "Importance weights cut off",
+        "% of tokens",
+        {"importance_truncated": "beyond the cap"},
+        share=True,
+    ),
+    Curve(
+        "support",
+        "Mass outside the support",
+        "%",
+        {"support_student_tail": "student's", "support_teacher_tail": "teacher's"},
+        share=True,
+    ),
+]
+MACHINE = [
+    Curve("grad_norm", "Gradient norm", "before clipping", {"grad_norm": "student", "critic_grad_norm": "critic"}),
+    Curve("throughput", "Throughput", "tokens per second", {"tokens_per_s": "tokens/s"}),
     Curve(
         "time",
         "Time by phase",
@@ -50,13 +92,14 @@ CURVES = [
         stacked=True,
     ),
 ]
+GROUPS = {"Learning": LEARNING, "What the objective does": OBJECTIVE, "Optimizer and machine": MACHINE}
 
 
 def frame(curve: Curve, steps: Sequence[int], series: Series) -> pd.DataFrame | None:
     """Columns ``step`` and one per line that has any number; None when there is nothing to draw yet."""
     columns = {
         name: list(series[key])
-        for key, name in curve.lines.items()
+        for key, name in _lines(curve, series).items()
         if any(value is not None for value in series.get(key, ()))
     }
     if not columns:
@@ -66,6 +109,14 @@ def frame(curve: Curve, steps: Sequence[int], series: Series) -> pd.DataFrame | 
     table = pd.DataFrame({"step": list(steps), **columns}, dtype="float64")
     # Accuracy exists only on evaluated steps: rows of nothing would break the line.
     return table.dropna(how="all", subset=list(columns))
+
+
+def _lines(curve: Curve, series: Series) -> dict[str, str]:
+    if curve.family is None:
+        return curve.lines
+    prefix, suffix = curve.family
+    found = sorted(key for key in series if key.startswith(prefix) and key.endswith(suffix))
+    return {key: words(key.removeprefix(prefix).removesuffix(suffix)) for key in found}
 
 
 def _reference(value: float, label: str, position: str, color: str) -> dict[str, Any]:
@@ -115,7 +166,7 @@ def option(
         "tooltip": {
             "trigger": "axis",
             "confine": True,
-            "valueFormatter": "%.1f %%" if curve.share else "%.4g",
+            "valueFormatter": "%.3g %%" if curve.share else "%.4g",
         },
         "dataset": {"source": table},
         "xAxis": {
@@ -128,7 +179,8 @@ def option(
         "yAxis": {
             "type": "value",
             "scale": not curve.stacked,
-            **({"min": 0, "max": 100} if curve.share else {}),
+            **({"min": 0} if curve.share else {}),
+            **({"max": 100} if curve.whole else {}),
         },
         "series": series,
     }

@@ -1,4 +1,4 @@
-"""Where probability moved: the heatmaps of predicted and realised change, and the table below."""
+"""Where probability moved: the heatmaps of what was sent, predicted and realised, and the numbers around them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from api.schemas import Heatmap
-from dashboard.shaping.colors import Scale, diverging, scale
-from dashboard.shaping.text import visible
+from api.schemas import Heatmap, Job, RouteBalance
+from dashboard.shaping.colors import STEPS, Scale, diverging, scale
+from dashboard.shaping.runs import Figure
+from dashboard.shaping.text import percent, visible
 
 STEP_LIMIT = 100  # a live heatmap over a long run would read all of its records again and again
 ROW_LIMIT = 16
@@ -26,14 +27,20 @@ def labels(tokens: Sequence[tuple[int, str]]) -> list[str]:
     return [f"{visible(text)} #{i}" if seen[visible(text)] > 1 else visible(text) for i, text in tokens]
 
 
-def heatmap_scale(heatmap: Heatmap) -> Scale:
-    """One scale for both heatmaps, symmetric around zero."""
+def change_scale(heatmap: Heatmap) -> Scale:
+    """One scale for both heatmaps of change, symmetric around zero."""
     values = [value for matrix in (heatmap.predicted, heatmap.realised) for row in matrix for value in row]
     return scale(values, signed=True, at_least=1e-9)
 
 
+def sent_scale(heatmap: Heatmap) -> Scale:
+    """The scale of what the plan sent, which is in other units; signed only where something is sent away."""
+    values = [value for row in heatmap.routed or [] for value in row]
+    return scale(values, signed=any(value < 0 for value in values), at_least=1e-9)
+
+
 def option(heatmap: Heatmap, which: str, used: Scale, *, theme: str) -> dict[str, Any]:
-    """The ECharts option of ``predicted`` or ``realised``. Rows run downwards, most frequent first."""
+    """The ECharts option of ``predicted``, ``realised`` or ``routed``. Rows run downwards, most frequent first."""
     matrix: list[list[float]] = getattr(heatmap, which)
     rows = labels([(row.id, row.text) for row in heatmap.rows])
     columns = labels([(column.id, column.text) for column in heatmap.columns])
@@ -73,7 +80,7 @@ def option(heatmap: Heatmap, which: str, used: Scale, *, theme: str) -> dict[str
             "axisTick": {"show": False},
         },
         "visualMap": {
-            "min": -used.limit,
+            "min": -used.limit if used.signed else 0,
             "max": used.limit,
             "dimension": "change",
             "precision": 6,
@@ -83,9 +90,9 @@ def option(heatmap: Heatmap, which: str, used: Scale, *, theme: str) -> dict[str
             "bottom": 0,
             "itemHeight": 150,
             "itemWidth": 10,
-            "text": [f"+{used.limit:.2g}", f"−{used.limit:.2g}"],
+            "text": [f"+{used.limit:.2g}", f"−{used.limit:.2g}" if used.signed else "0"],
             "textStyle": {"color": text},
-            "inRange": {"color": diverging(theme)},
+            "inRange": {"color": diverging(theme) if used.signed else diverging(theme)[STEPS:]},
         },
         "series": [
             {
@@ -99,12 +106,14 @@ def option(heatmap: Heatmap, which: str, used: Scale, *, theme: str) -> dict[str
 
 
 def moves(heatmap: Heatmap, limit: int = 40) -> pd.DataFrame:
-    """The largest realised moves as rows: suppressed, count, destination, predicted, realised."""
+    """The largest realised moves as rows: suppressed, count, destination, (sent,) predicted, realised."""
+    sent = [] if heatmap.routed is None else ["sent"]
     rows = [
         {
             "suppressed": row_label,
             "seen": row.count,
             "destination": column_label,
+            **{name: heatmap.routed[i][j] for name in sent if heatmap.routed},
             "predicted": heatmap.predicted[i][j],
             "realised": heatmap.realised[i][j],
         }
@@ -113,8 +122,53 @@ def moves(heatmap: Heatmap, limit: int = 40) -> pd.DataFrame:
         )
         for j, column_label in enumerate(labels([(c.id, c.text) for c in heatmap.columns]))
     ]
-    table = pd.DataFrame(rows, columns=["suppressed", "seen", "destination", "predicted", "realised"])
+    table = pd.DataFrame(rows, columns=["suppressed", "seen", "destination", *sent, "predicted", "realised"])
     return table.sort_values("realised", ascending=False, key=abs, ignore_index=True).head(limit)
+
+
+def balance_figures(balance: RouteBalance) -> list[Figure]:
+    """What the plan takes from suppressed tokens, and what becomes of it."""
+    return [
+        Figure(
+            "Suppressed tokens",
+            f"{balance.suppressed:,}",
+            "Recorded tokens of these steps that the teacher likes less than the student does.",
+        ),
+        Figure(
+            "Released",
+            f"{balance.released:.3f}",
+            "How hard the plan pushes a suppressed token down, on average: the size of its negative coefficient, "
+            "in nats (0 where its credit is not negative).",
+        ),
+        Figure(
+            "Routed",
+            f"{balance.routed:.3f}",
+            "How much weight it sends to named destinations, on average over the same tokens. "
+            "What is taken beyond that goes where softmax puts it.",
+        ),
+        Figure(
+            "Without a destination",
+            percent(balance.empty_rate),
+            "Share of suppressed tokens that send nothing: no candidate qualifies, their credit does not suppress "
+            "them, or a gate silences them.",
+        ),
+    ]
+
+
+def unrouted(job: Job) -> str:
+    """Why the plan names no destinations, in one sentence."""
+    method = job.resolved_spec.get("method", {})
+    if method.get("objective", {}).get("route") == "direct":
+        return (
+            "This recipe takes the direct route: the teacher's whole distribution says where mass goes, and the plan "
+            "names no destinations."
+        )
+    if method.get("routing", {}).get("kind", "plain") == "plain":
+        return (
+            "This recipe has no vocabulary routing: plain softmax decides where the mass of a suppressed token goes, "
+            "in proportion to what the student already likes."
+        )
+    return "In these steps the plan sent nothing to named destinations."
 
 
 def agreement(heatmap: Heatmap) -> float | None:

@@ -46,6 +46,11 @@ def token_kind(text: str) -> str:
     return "text"
 
 
+def words(name: str) -> str:
+    """``ta_opd`` -> ``ta opd``."""
+    return name.replace("_", " ")
+
+
 def escape_markdown(text: str) -> str:
     """The text such that Streamlit's markdown shows it literally: for error sentences, names and labels."""
     return _MARKDOWN.sub(r"\\\1", readable(text)).replace("\n", " ")

@@ -12,55 +12,20 @@ from typing import Any
 import pandas as pd
 
 from api.schemas import Job, Sequence, SequenceSummary, Token
-from dashboard.shaping.colors import Scale, scale
+from dashboard.shaping import fields
+from dashboard.shaping.colors import Scale
+from dashboard.shaping.fields import Field
 from dashboard.shaping.text import percent, signed, token_kind, visible
 
 
-@dataclass(frozen=True)
-class Field:
-    """A per-token number that can colour the strip."""
+def strip(
+    sequence: Sequence, field: Field, used: Scale, shown: Iterable[Field], *, place: str, selected: int
+) -> dict[str, Any]:
+    """What the strip component draws: ``field`` as colours, the ``shown`` ones as numbers beside a token.
 
-    key: str  # attribute of ``Token``
-    label: str
-    meaning: str
-    signed: bool
-
-
-FIELDS = {
-    field.key: field
-    for field in (
-        Field("log_ratio", "log-ratio r", "log p(teacher) − log π(student) of the sampled token, in nats", True),
-        Field("return_", "return", "log-ratios credited to this token, summed as the recipe says", True),
-        Field("advantage", "advantage", "the return after baselines and normalisation", True),
-        Field("gate", "gate", "how loudly the token speaks in the update: 0 silenced, 1 as it is", False),
-        Field("kl", "KL", "divergence of the two next-token distributions, in nats", False),
-        Field("entropy_student", "student entropy", "uncertainty of the student here, in nats", False),
-        Field("entropy_teacher", "teacher entropy", "uncertainty of the teacher here, in nats", False),
-    )
-}
-
-
-def field_scale(field: Field, sequences: Iterable[Sequence]) -> Scale:
-    """One scale for all sequences of a step, so that colours can be compared between them."""
-    values = [getattr(token, field.key) for sequence in sequences for token in sequence.tokens]
-    # A gate that is open everywhere must look open, not extreme: its scale starts at 1.
-    return scale(values, signed=field.signed, at_least=1.0 if field.key == "gate" else 1e-6)
-
-
-def scale_note(field: Field, used: Scale) -> str:
-    """Says what the colours mean, and that the ends are clamped."""
-    clamp = (
-        f" Clamped at the step's 98 % quantile, {used.clamped} token{'s' if used.clamped != 1 else ''} beyond it."
-        if used.clamped
-        else ""
-    )
-    sides = "Red = below zero, blue = above" if used.signed else "Stronger = more"
-    return f"{field.label}: {field.meaning}. {sides}; one scale for all sequences of this step.{clamp}"
-
-
-def strip(sequence: Sequence, field: Field, used: Scale, *, place: str, selected: int) -> dict[str, Any]:
-    """What the strip component draws. ``place`` names job, step and sequence, so that a click knows where it was."""
-    shown = list(FIELDS.values())
+    ``place`` names job, step and sequence, so that a click knows where it was.
+    """
+    shown = list(shown)
     return {
         "place": place,
         "selected": selected,
@@ -73,11 +38,11 @@ def strip(sequence: Sequence, field: Field, used: Scale, *, place: str, selected
                 "text": visible(token.text),
                 "kind": token_kind(token.text),
                 "newline": "\n" in token.text,
-                "color": used.index(getattr(token, field.key)),
+                "color": used.index(field.read(token)),
                 "numbers": [
                     percent(_probability(token.logp_student)),
                     percent(_probability(token.logp_teacher)),
-                    *(_number(getattr(token, one.key), one.signed) for one in shown),
+                    *(_number(one.read(token), one.signed) for one in shown),
                 ],
             }
             for token in sequence.tokens
@@ -120,18 +85,23 @@ class Link:
 
 
 def chain(token: Token) -> list[Link]:
-    """r -> return -> advantage -> gate -> coefficient, in the order in which the update makes them."""
-    return [
-        Link("log-ratio r", signed(token.log_ratio), FIELDS["log_ratio"].meaning),
-        Link("→ return", signed(token.return_), FIELDS["return_"].meaning),
-        Link("→ advantage", signed(token.advantage), FIELDS["advantage"].meaning),
-        Link("× gate", _number(token.gate, False), FIELDS["gate"].meaning),
-        Link(
-            "= coefficient",
-            signed(token.coefficient),
-            "weight of log π(token) in the update: above zero makes the token more likely here",
-        ),
-    ]
+    """r -> return -> value -> advantage -> gates -> coefficient, in the order in which the update makes them."""
+    links = [_link("", fields.LOG_RATIO, token), _link("→ ", fields.RETURN, token)]
+    if token.value is not None:
+        links.append(_link("", fields.VALUE, token))
+    links.append(_link("→ ", fields.ADVANTAGE, token))
+    gates = [fields.one_gate(name) for name in token.gates] or [fields.all_gates([])]
+    links += [_link("× ", gate, token) for gate in gates]
+    return [*links, _link("→ ", fields.COEFFICIENT, token)]
+
+
+def parts(token: Token) -> list[Link]:
+    """What the coefficient is the sum of, by name; [] where the run recorded none."""
+    return [_link("+ " if n else "= ", fields.one_part(name), token) for n, name in enumerate(token.components)]
+
+
+def _link(sign: str, field: Field, token: Token) -> Link:
+    return Link(sign + field.label, _number(field.read(token), field.signed), field.meaning)
 
 
 def is_direct(job: Job) -> bool:
@@ -188,12 +158,27 @@ def _floats(values: Iterable[float | None]) -> pd.Series:
 
 
 def route_table(token: Token) -> pd.DataFrame | None:
-    """Where the plan sends the probability that this token gives up; None without a route."""
+    """Where the plan sends the probability that this token gives up; None without a route.
+
+    ``plain`` is what softmax alone would push the same destination with: taking c off a logit gives every other one
+    c π(v). Known where the destination is among the recorded favourites.
+    """
     if not token.route:
         return None
-    return pd.DataFrame(
-        {"token": [visible(to.text) for to in token.route], "weight": _floats(to.weight for to in token.route)}
-    ).sort_values("weight", ascending=False, key=abs, ignore_index=True)
+    student = {one.id: one.student_logp for one in token.teacher_top} | {one.id: one.logp for one in token.student_top}
+    pushed = None if token.coefficient is None else -token.coefficient
+    table = pd.DataFrame(
+        {
+            "token": [visible(to.text) for to in token.route],
+            "weight": _floats(to.weight for to in token.route),
+            "plain": _floats(_times(pushed, _probability(student.get(to.id))) for to in token.route),
+        }
+    )
+    return table.sort_values("weight", ascending=False, key=abs, ignore_index=True)
+
+
+def _times(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a * b
 
 
 def probe_table(token: Token) -> pd.DataFrame | None:
@@ -218,9 +203,3 @@ def nearest(steps: Seq[int], wanted: int | None) -> int | None:
     if wanted is None:
         return steps[-1]
     return min(steps, key=lambda step: (abs(step - wanted), -step))
-
-
-def extreme(sequence: Sequence, field: Field) -> int | None:
-    """Position of the token with the largest absolute value of the field; None for an empty sequence."""
-    values = [(abs(getattr(token, field.key) or 0.0), -token.pos) for token in sequence.tokens]
-    return -max(values)[1] if values else None

@@ -5,7 +5,7 @@ Everything that depends on the student's weights is computed before the update; 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any
@@ -76,6 +76,8 @@ class Recorder:
             "entropy_teacher": feedback.teacher_entropy,
             "kl": feedback.kl,
         }
+        if plan.view.values is not None:
+            self._fields["values"] = plan.view.values
         self._top = _top_tokens(student, feedback, self._packed, top_k)
         self.probe = None
         if probe_states and self._sequences:
@@ -101,6 +103,9 @@ class Recorder:
         for name, values in self._top.items():
             columns[name] = self._split(values)
         columns["route_ids"], columns["route_weights"] = self._routes()
+        gates = {name: weights[self._rollouts.mask] for name, weights in self._plan.view.gate_by_name.items()}
+        for name, parts in (("gate_weights", gates), ("component_values", self._plan.components)):
+            columns[name] = self._split(_side_by_side(parts, self._plan.weights)[self._packed])
         probed = self.probe.columns() if self.probe else {}
         rows = []
         for n, (sequence, packed) in enumerate(zip(self._sequences, self._split(self._packed), strict=True)):
@@ -117,6 +122,9 @@ class Recorder:
                 "truncated": bool(self._rollouts.truncated[sequence]),
                 "reason": "uniform",
                 "length": self._counts[n],
+                "values": None,  # unless there is a critic
+                "gate_names": list(gates),
+                "component_names": list(self._plan.components),
             }
             row |= {name: values[n] for name, values in columns.items()}
             for name in ("probe_ids", "probe_predicted", "probe_realised"):
@@ -141,14 +149,19 @@ class Recorder:
         return [part.tolist() for part in values.cpu().split(self._counts)]
 
 
+def _side_by_side(parts: Mapping[str, Tensor], like: Tensor) -> Tensor:
+    """Named [N] columns -> [N, number of names]."""
+    return torch.stack(list(parts.values()), 1) if parts else like.new_zeros((len(like), 0))
+
+
 def _top_tokens(student: HiddenTarget, feedback: Feedback, packed: Tensor, top_k: int) -> dict[str, Tensor]:
     """Both models' favourites at the recorded states, and what the other model thinks of them."""
-    temperature = feedback.context.temperature
+    temperature, teacher_temperature = feedback.context.temperature, feedback.context.effective_teacher_temperature
     parts: list[tuple[Tensor, ...]] = []
     vocabulary = student[slice(0, 1)].log_probs(temperature).shape[-1]
     for rows in chunks(len(packed), vocabulary):
         own = student[packed[rows]].log_probs(temperature)
-        theirs = feedback.teacher[packed[rows]].log_probs(temperature)
+        theirs = feedback.teacher[packed[rows]].log_probs(teacher_temperature)
         own_top = own.topk(min(top_k, vocabulary))
         their_top = theirs.topk(min(top_k, vocabulary))
         parts.append(

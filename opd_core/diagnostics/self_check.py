@@ -1,7 +1,7 @@
 """The run-start self-check: is the objective the one that was asked for, and are the scores where they should be?
 
-On the first batch, before any update:
-- with teacher scores = student scores + 1e-6 noise the update must vanish (unless the recipe says otherwise);
+On the first batch, before any update, the distillation alone (no regularizer, no verifier, a critic that says 0):
+- with teacher scores = student scores + 1e-6 noise the update must vanish, unless the method's optimum lies elsewhere;
 - with the real scores it must not;
 - the teacher's log-probability of the student's tokens must be higher at the right position than one off;
 - the cosine of the update to the exact reverse-KL gradient is recorded: it says what is being optimised.
@@ -9,7 +9,7 @@ On the first batch, before any update:
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -30,9 +30,13 @@ _MAX_TOKENS = 512
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """What was found. Forces are the largest absolute logit force on any token; ``alignment`` is in nats."""
+    """What was found. Forces are the largest absolute logit force on any token; ``alignment`` is in nats.
 
-    force_at_teacher: float
+    ``force_at_teacher`` is None where the method's optimum is not the teacher: ``shift`` says why.
+    """
+
+    force_at_teacher: float | None
+    shift: str | None
     force: float
     cosine_to_reverse_kl: float
     alignment: dict[str, float]  # offset "-1", "0", "+1" -> mean teacher log-probability of the tokens
@@ -47,34 +51,67 @@ class SelfCheck:
 
 
 @torch.no_grad()
-def self_check(method: MethodSpec, rollouts: Rollouts, student: HiddenTarget, teacher: HiddenTarget) -> SelfCheck:
+def self_check(
+    method: MethodSpec,
+    rollouts: Rollouts,
+    student: HiddenTarget,
+    teacher: HiddenTarget,
+    *,
+    eos_ids: tuple[int, ...] = (),
+    special_ids: tuple[int, ...] = (),
+) -> SelfCheck:
     """Check on a sample of the first batch: about 512 tokens, at least one sequence."""
+    method = method.distillation()
     rollouts, tokens = _spread(rollouts)
-    temperature = method.objective.temperature
     student_logits = student.head(student.hidden[tokens]).double()
     teacher_logits = teacher.head(teacher.hidden[tokens]).double()
     generator = torch.Generator(device=student_logits.device).manual_seed(0)
     noise = torch.randn(student_logits.shape, generator=generator, dtype=torch.float64, device=student_logits.device)
 
-    def push(objective: MethodSpec, other: Tensor) -> Tensor:
+    def push(asked: MethodSpec, other: Tensor) -> Tensor:
         feedback = Feedback.from_rows(
             DenseTarget(student_logits),
             DenseTarget(other),
             rollouts.tokens,
             rollouts.mask,
-            context=FeedbackContext(temperature=temperature),
+            context=_context(asked, student_logits, len(rollouts), eos_ids, special_ids),
         )
-        return force(build_plan(objective, feedback), student_logits)
+        feedback = replace(
+            feedback,
+            values=torch.zeros_like(feedback.log_ratio),
+            bootstrap=feedback.log_ratio.new_zeros(len(rollouts)),
+            truncated=rollouts.truncated,
+        )
+        return force(build_plan(asked, feedback), student_logits)
 
+    temperature = method.objective.temperature
+    exact = MethodSpec(objective=DirectObjective(divergence="reverse_kl", temperature=temperature))
     real = push(method, teacher_logits)
-    exact = push(
-        MethodSpec(objective=DirectObjective(divergence="reverse_kl", temperature=temperature)), teacher_logits
-    )
+    at_teacher = None if method.shift else float(push(method, student_logits + 1e-6 * noise).abs().max())
     return SelfCheck(
-        force_at_teacher=float(push(method, student_logits + 1e-6 * noise).abs().max()),
+        force_at_teacher=at_teacher,
+        shift=method.shift,
         force=float(real.abs().max()),
-        cosine_to_reverse_kl=float(torch.cosine_similarity(real.flatten(), exact.flatten(), dim=0)),
+        cosine_to_reverse_kl=float(
+            torch.cosine_similarity(real.flatten(), push(exact, teacher_logits).flatten(), dim=0)
+        ),
         alignment=_alignment(rollouts, DenseTarget(teacher_logits).log_probs(temperature)),
+    )
+
+
+def _context(
+    method: MethodSpec, student_logits: Tensor, sequences: int, eos_ids: tuple[int, ...], special_ids: tuple[int, ...]
+) -> FeedbackContext:
+    """Before the first update the reference is the student itself; no verifier has spoken."""
+    objective = method.objective
+    return FeedbackContext(
+        temperature=objective.temperature,
+        teacher_temperature=objective.effective_teacher_temperature,
+        reference=DenseTarget(student_logits),
+        reward=student_logits.new_zeros(sequences),
+        group=torch.arange(sequences, device=student_logits.device),
+        eos_ids=eos_ids,
+        special_ids=special_ids,
     )
 
 

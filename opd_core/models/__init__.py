@@ -1,6 +1,7 @@
 """Loading student and teacher: any Hugging Face causal language model, split into trunk and head."""
 
 from opd_core.models.check import check_decoding, check_trunk_and_head
+from opd_core.models.critic import ValueHead
 from opd_core.models.head import Head
 from opd_core.models.language_model import LanguageModel
 from opd_core.models.load import load_model
@@ -14,6 +15,7 @@ __all__ = [
     "Head",
     "LanguageModel",
     "Trunk",
+    "ValueHead",
     "check_decoding",
     "check_trunk_and_head",
     "check_vocabularies",

@@ -44,7 +44,12 @@ class Trunk(nn.Module):
         ``input_ids`` [B, T] are the new tokens only; ``attention_mask`` [B, past + T] covers the cache as well;
         ``position_ids`` [B, T] are those of the new tokens (``opd_core.models.position_ids``).
         """
-        optional: dict[str, Any] = {"position_ids": position_ids, "past_key_values": past_key_values}
+        # The cache is called ``cache`` since transformers 5.24, ``past_key_values`` before.
+        optional: dict[str, Any] = {
+            "position_ids": position_ids,
+            "past_key_values": past_key_values,
+            "cache": past_key_values,
+        }
         known = {name: value for name, value in optional.items() if name in self.accepts and value is not None}
         return self.base(
             input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache, return_dict=True, **known

@@ -32,7 +32,7 @@ from opd_core.spec.variables.gates import RandomGate
 CriticKind = Literal["exact", "zero", "noisy"]
 Reach = Literal["sequence", "group", "batch"]
 
-DRAWS = 2
+DRAWS = 4
 _CRITIC_NOISE = 0.5  # nats, standard deviation of the noisy critic's error
 _BATCH_BASELINES = ("batch", "position")
 _GROUP_GATES = ("scope", "agreement")
@@ -96,8 +96,8 @@ def uses_chance(method: MethodSpec) -> bool:
 
 
 def default_chain(method: MethodSpec, seed: int = 0) -> Chain:
-    """156 states and 781 sequences; for methods that compare sequences 5 states and 21 sequences, 441 pairs."""
-    return random_chain(6, 4, seed=seed) if reach(method) == "sequence" else random_chain(5, 2, seed=seed)
+    """156 states and 781 sequences; for methods that compare sequences 4 states and 13 sequences, 169 pairs."""
+    return random_chain(6, 4, seed=seed) if reach(method) == "sequence" else random_chain(4, 2, seed=seed)
 
 
 def measure(method: MethodSpec, chain: Chain, *, critic: CriticKind = "exact", seed: int = 0) -> Measurement:

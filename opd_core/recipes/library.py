@@ -106,7 +106,9 @@ def resolve(spec: JobSpec) -> JobSpec:
         method = MethodSpec.model_validate(merged)
     except ValidationError as error:
         raise describe(error, prefix="method", data=merged) from error
-    return spec.model_copy(update={"method": method.model_dump(mode="json")})
+    resolved = spec.model_copy(update={"method": method.model_dump(mode="json")})
+    resolved.check_method()
+    return resolved
 
 
 def _overlay(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,11 @@
-"""Hidden states at the states that the student visited, one per token it wrote."""
+"""Hidden states at the states that the student visited: one per token it wrote, and the one after the last."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor, nn
 
 from opd_core.models import position_ids
@@ -12,11 +16,16 @@ _STRETCH = 1.25
 _WORTH_A_FORWARD = 1024
 
 
-def completion_hidden(trunk: nn.Module, rollouts: Rollouts) -> Tensor:
-    """Last hidden states [N, H] from which each completion token is predicted, N = rollouts.mask.sum(), row-major.
+@dataclass(frozen=True)
+class Visited:
+    """Last hidden states of a trunk on B rollouts with N completion tokens."""
 
-    One prefill over prompt and completion.
-    """
+    rows: Tensor  # [N, H] from which each completion token is predicted, row-major over the action mask
+    ends: Tensor  # [B, H] after the last completion token: where a truncated rollout would have gone on
+
+
+def visit(trunk: nn.Module, rollouts: Rollouts) -> Visited:
+    """One prefill over prompt and completion."""
     ids, attention, states = rollouts.sequences()
     output = trunk(
         input_ids=ids,
@@ -24,7 +33,20 @@ def completion_hidden(trunk: nn.Module, rollouts: Rollouts) -> Tensor:
         position_ids=position_ids(attention),
         use_cache=False,
     )
-    return output.last_hidden_state[states]
+    hidden = output.last_hidden_state
+    last = attention.sum(1) - 1
+    return Visited(hidden[states], hidden[torch.arange(len(rollouts), device=hidden.device), last])
+
+
+def visit_all(trunk: nn.Module, pieces: Sequence[Rollouts]) -> Visited:
+    """One prefill for each piece of a batch, together in their order."""
+    parts = [visit(trunk, piece) for piece in pieces]
+    return Visited(torch.cat([part.rows for part in parts]), torch.cat([part.ends for part in parts]))
+
+
+def completion_hidden(trunk: nn.Module, rollouts: Rollouts) -> Tensor:
+    """The [N, H] rows of ``visit``."""
+    return visit(trunk, rollouts).rows
 
 
 def micro_batches(rollouts: Rollouts, micro_tokens: int) -> list[list[Rollouts]]:

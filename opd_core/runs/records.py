@@ -36,6 +36,7 @@ TOKEN_FLOATS = (
     "logp_teacher",
     "log_ratio",
     "returns",
+    "values",
     "advantages",
     "gates",
     "coefficients",
@@ -43,6 +44,9 @@ TOKEN_FLOATS = (
     "entropy_teacher",
     "kl",
 )
+"""``values`` is null as a whole where the method has no critic."""
+# names, once per row, and the list beside them: per token one number for each name
+NAMED = {"gate_names": "gate_weights", "component_names": "component_values"}
 # ids and the values beside them; the probe's lists are null where the state was not probed
 _TOP = {
     "student_top_ids": ("student_top_logp", "student_top_teacher_logp"),
@@ -55,14 +59,19 @@ SCHEMA = pa.schema(
         *_ROW_FIELDS,
         ("token_ids", _ids),
         *((name, _floats) for name in TOKEN_FLOATS),
+        *((name, pa.list_(pa.string())) for name in NAMED),
+        *((name, pa.list_(_floats)) for name in NAMED.values()),
         *((name, pa.list_(_ids)) for name in _TOP),
         *((name, pa.list_(_floats)) for names in _TOP.values() for name in names),
     ]
 )
-"""Token lists have one entry per completion token; top-k, route and probe entries are lists themselves."""
+"""Token lists have one entry per completion token; named, top-k, route and probe entries are lists themselves."""
+# What was recorded before these columns were added is still read: they are null there.
+_ADDED = ("values", *NAMED, *NAMED.values())
+_EARLIER = pa.schema([field for field in SCHEMA if field.name not in _ADDED])
 
 _FLOAT_PATHS = [f"{name}.list.element" for name in TOKEN_FLOATS] + [
-    f"{name}.list.element.list.element" for names in _TOP.values() for name in names
+    f"{name}.list.element.list.element" for names in (NAMED.values(), *_TOP.values()) for name in names
 ]
 _FOLDER = "records"
 _PART = re.compile(r"steps-(\d{6,})-(\d{6,})\.a(\d+)\.parquet")
@@ -76,13 +85,13 @@ def encode(rows: Iterable[Row]) -> bytes:
     with pa.ipc.new_stream(
         sink, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
     ) as writer:
-        writer.write_table(_table(rows))
+        writer.write_table(to_table(rows))
     return sink.getvalue()
 
 
 def decode(data: bytes) -> list[Row]:
     """The rows of ``encode``. Raises ValueError for anything else."""
-    return cast(list[Row], _open(data).to_pylist())
+    return cast(list[Row], _completed(_open(data), SCHEMA.names).to_pylist())
 
 
 def count(data: bytes) -> int:
@@ -95,13 +104,22 @@ def _open(data: bytes) -> pa.Table:
         table = pa.ipc.open_stream(data, options=pa.ipc.IpcReadOptions(use_threads=False)).read_all()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"not a payload of token records: {error}") from error
-    if not table.schema.equals(SCHEMA):
+    if not (table.schema.equals(SCHEMA) or table.schema.equals(_EARLIER)):
         raise ValueError("not a payload of token records: another schema")
     return table
 
 
-def _table(rows: Iterable[Row]) -> pa.Table:
+def to_table(rows: Iterable[Row]) -> pa.Table:
+    """Rows -> a table of SCHEMA. Raises ValueError for rows that do not fit."""
     return pa.Table.from_pylist([{**row, **_texts(row)} for row in rows], schema=SCHEMA)
+
+
+def _completed(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """Exactly these columns, null where the table was written without."""
+    for name in columns:
+        if name not in table.column_names:
+            table = table.append_column(SCHEMA.field(name), pa.nulls(table.num_rows, SCHEMA.field(name).type))
+    return table.select(columns)
 
 
 def _texts(row: Row) -> Row:
@@ -118,7 +136,7 @@ def write_part(files: RunFiles, rows: Iterable[Row], first: int, last: int, atte
     """Write the rows of steps first..last as one Parquet part; returns its name."""
     sink = io.BytesIO()
     pq.write_table(
-        _table(rows),
+        to_table(rows),
         sink,
         compression="zstd",
         # Floats compress best as byte planes (measured 17 against 27 bytes per token), strings as dictionaries.
@@ -160,20 +178,26 @@ def read_steps(files: RunFiles, first: int, last: int, columns: Sequence[str] | 
     A step that was trained again after a restart may lie in several parts: the highest attempt wins.
     ``columns`` limits what is read; ``step``, ``n`` and ``attempt`` always come along.
     """
-    wanted = None if columns is None else list(dict.fromkeys(["step", "n", "attempt", *columns]))
-    by_step: dict[int, list[Row]] = {}
+    rows = cast(list[Row], read_table(files, first, last, columns).to_pylist())
+    return sorted(rows, key=lambda row: (row["step"], row["n"]))
+
+
+def read_table(files: RunFiles, first: int, last: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """What ``read_steps`` reads, in no order, for questions about many tokens: no object is made per number."""
+    wanted = SCHEMA.names if columns is None else list(dict.fromkeys(["step", "n", "attempt", *columns]))
+    tables = [pa.schema([SCHEMA.field(name) for name in wanted]).empty_table()]
     for part in parts(files):
-        if part.last < first or part.first > last:
-            continue
-        table = _read(files.read_bytes(part.name), wanted)
-        inside = pc.and_(pc.greater_equal(table["step"], first), pc.less_equal(table["step"], last))
-        for row in table.filter(inside).to_pylist():
-            by_step.setdefault(row["step"], []).append(row)
-    result = []
-    for _, rows in sorted(by_step.items()):
-        newest = max(row["attempt"] for row in rows)
-        result += sorted((row for row in rows if row["attempt"] == newest), key=lambda row: row["n"])
-    return result
+        if part.first <= last and part.last >= first:
+            table = _completed(_read(files.read_bytes(part.name), wanted), wanted)
+            tables.append(
+                table.filter(pc.and_(pc.greater_equal(table["step"], first), pc.less_equal(table["step"], last)))
+            )
+    table = pa.concat_tables(tables)
+    written = list(zip(table["step"].to_pylist(), table["attempt"].to_pylist(), strict=True))
+    newest: dict[int, int] = {}
+    for step, attempt in written:
+        newest[step] = max(attempt, newest.get(step, 0))
+    return table.filter(pa.array([attempt == newest[step] for step, attempt in written], pa.bool_()))
 
 
 def recorded_steps(files: RunFiles) -> dict[int, int]:
@@ -194,7 +218,8 @@ def _contents(url: str, name: str, size: int) -> tuple[tuple[int, int, int], ...
     return tuple((step, attempt, count) for (step, attempt), count in sequences.items())
 
 
-def _read(data: bytes, columns: list[str] | None) -> pa.Table:
+def _read(data: bytes, columns: list[str]) -> pa.Table:
+    """The columns that the part has."""
     # Without Arrow's thread pool: on a busy machine its threads abort a process that exits soon after a read, and a
     # trainer's exit code has a meaning.
     return pq.ParquetFile(io.BytesIO(data)).read(columns=columns, use_threads=False)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from opd_core.spec.base import Spec
+from opd_core.spec.errors import UserError
 from opd_core.spec.method import MethodSpec
 
 # A Hugging Face id (owner/name), a built-in demo/* model, or an absolute directory below an allowed root.
@@ -213,3 +214,60 @@ class JobSpec(Spec):
     def method_spec(self) -> MethodSpec:
         """The method of a resolved spec (``opd_core.recipes.resolve``), where ``method`` is complete."""
         return MethodSpec.model_validate(self.method)
+
+    def check_method(self) -> None:
+        """What a resolved method needs of the rest of the job. Raises UserError."""
+        method = self.method_spec()
+        if "origin" in method.needs:
+            raise UserError(
+                "method.regularizers: 'golden' needs rows taken from data, and rollouts hold only rows that the "
+                "student wrote: leave it out",
+                param="method.regularizers",
+            )
+        if "group" in method.needs and self.rollout.samples_per_prompt < 2:
+            raise UserError(
+                f"rollout.samples_per_prompt: {self.rollout.samples_per_prompt} is too few: "
+                f"{_compares_samples(method)} compares the samples of one prompt, so at least 2 are needed",
+                param="rollout.samples_per_prompt",
+            )
+        if "reward" in method.needs and self.task.name is None and self.task.answer_column is None:
+            raise UserError(
+                f"task.answer_column: null gives the verifier nothing to compare with, and {_compares_samples(method)} "
+                "needs its rewards: name the column of the answers",
+                param="task.answer_column",
+            )
+
+    def warnings(self) -> list[str]:
+        """Known biases of a resolved spec, in sentences that are stored on the run."""
+        return [*self.method_spec().warnings(), *self._sampling_warnings()]
+
+    def _sampling_warnings(self) -> list[str]:
+        """Sampled-token updates are expectations over the student's own choices: others have to be weighted."""
+        method, rollout = self.method_spec(), self.rollout
+        if method.support.kind != "sampled":
+            return []
+        found = []
+        tempered = rollout.temperature != method.objective.temperature
+        if method.importance.kind == "none" and (tempered or rollout.top_p < 1.0):
+            found.append(
+                f"rollouts are sampled at rollout.temperature {rollout.temperature} and top_p {rollout.top_p}, the "
+                f"update is an expectation at objective.temperature {method.objective.temperature}: with "
+                "importance.kind 'none' it is biased; 'truncated' corrects it"
+            )
+        if rollout.top_p < 1.0:
+            found.append(
+                f"rollout.top_p {rollout.top_p} never lets the least likely tokens through: what is not sampled gets "
+                "no update, which no importance weight can correct (top_p 1 has no such bias)"
+            )
+        return found
+
+
+def _compares_samples(method: MethodSpec) -> str:
+    """Which part of the method looks at rewards or at the samples of one prompt."""
+    for regularizer in method.regularizers:
+        if regularizer.kind in ("reward", "reward_sign"):
+            return f"regularizers: '{regularizer.kind}'"
+    for gate in method.gates:
+        if gate.kind in ("scope", "agreement"):
+            return f"gates: '{gate.kind}'"
+    return f"credit.baseline '{method.credit.baseline}'"

@@ -1,5 +1,5 @@
 """Who scores: teachers read the student's own contexts."""
 
-from opd_core.teachers.local import score
+from opd_core.teachers.local import Scores, score, score_with_ends
 
-__all__ = ["score"]
+__all__ = ["Scores", "score", "score_with_ends"]

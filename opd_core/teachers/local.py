@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from opd_core.models import LanguageModel
 from opd_core.objective.targets import HiddenTarget
-from opd_core.rollout import Rollouts, completion_hidden, micro_batches
+from opd_core.rollout import Rollouts, micro_batches, visit_all
 
 
-@torch.no_grad()
-def score(teacher: LanguageModel, rollouts: Rollouts, *, micro_tokens: int) -> HiddenTarget:
-    """The teacher's distributions at the N states where the student wrote a token, as hidden states with a head.
+@dataclass(frozen=True)
+class Scores:
+    """A model's distributions on B rollouts with N completion tokens, as hidden states with a head.
 
     Logits are projected later, chunk by chunk, beside the student's: [N, H] is kept, [N, V] never is.
     """
+
+    rows: HiddenTarget  # N rows: at the states where the student wrote a token
+    ends: HiddenTarget  # B rows: after its last token
+
+
+@torch.no_grad()
+def score_with_ends(teacher: LanguageModel, rollouts: Rollouts, *, micro_tokens: int) -> Scores:
+    """The teacher reads every rollout once, in pieces of at most ``micro_tokens``."""
     groups = micro_batches(rollouts, micro_tokens)
-    parts = [completion_hidden(teacher.trunk, piece) for group in groups for piece in group]
-    return HiddenTarget(torch.cat(parts), teacher.head)
+    visited = visit_all(teacher.trunk, [piece for group in groups for piece in group])
+    return Scores(HiddenTarget(visited.rows, teacher.head), HiddenTarget(visited.ends, teacher.head))
+
+
+def score(teacher: LanguageModel, rollouts: Rollouts, *, micro_tokens: int) -> HiddenTarget:
+    """Only the N rows of ``score_with_ends``."""
+    return score_with_ends(teacher, rollouts, micro_tokens=micro_tokens).rows

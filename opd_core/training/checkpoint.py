@@ -1,11 +1,13 @@
 """Checkpoints: everything a resume needs, in safetensors and JSON.
 
-    student/                 an ordinary Hugging Face directory (weights and tokenizer)
-    optimizer.safetensors    AdamW moments by parameter name, and the random generators' states
-    trainer.json             step, prompt cursor, budget, accuracies, fingerprint
+    student/                       an ordinary Hugging Face directory (weights and tokenizer)
+    optimizer.safetensors          AdamW moments by parameter name, and the random generators' states
+    critic.safetensors             the critic's weights, where the method has one
+    critic_optimizer.safetensors   its AdamW moments
+    trainer.json                   step, prompt cursor, budget, statistics, accuracies, fingerprint
 
 A checkpoint is written to a temporary directory and published at once; it exists when its manifest does. The learning
-rate and the sampling noise are functions of the step, so they need no state.
+rate, the sampling noise and the random gates are functions of the step, so they need no state.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from opd_core.models import LanguageModel, restore_weights, save_model
 from opd_core.runs.artifacts import CorruptArtifact, RunFiles
+from opd_core.training.learner import Learner
 
 _FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d{6,})\.a(\d+)")
@@ -39,13 +42,18 @@ class Progress:
     self_check: dict[str, Any] | None
     warnings: list[str]
     fingerprint: dict[str, Any]
+    running: dict[str, float]  # PlanState's averages
+    health: dict[str, Any]  # of the length alarms
+    findings: list[dict[str, Any]]  # what they found
+    tally: dict[str, list[float]]
 
 
 def save(
     files: RunFiles,
     progress: Progress,
     student: LanguageModel,
-    optimizer: torch.optim.Optimizer,
+    learner: Learner,
+    critic: Learner | None,
     *,
     attempt: int,
 ) -> tuple[str, dict[str, Any]]:
@@ -53,7 +61,10 @@ def save(
     name = f"step-{progress.step:06d}.a{attempt}"
     staging = Path(tempfile.mkdtemp(prefix="opd-checkpoint-"))
     save_model(student, staging / "student")
-    save_file(_optimizer_state(student.model, optimizer), staging / "optimizer.safetensors")
+    save_file({**_rng(), **learner.moments()}, staging / "optimizer.safetensors")
+    if critic is not None:
+        save_file(critic.module.state_dict(), staging / "critic.safetensors")
+        save_file(critic.moments(), staging / "critic_optimizer.safetensors")
     (staging / "trainer.json").write_text(json.dumps(vars(progress), indent=1), encoding="utf-8")
     manifest = {"step": progress.step, "attempt": attempt, "kind": "training"}
     return name, files.publish(staging, f"{_FOLDER}/{name}", manifest=manifest)
@@ -75,9 +86,9 @@ def remove(files: RunFiles, name: str) -> None:
 
 
 def restore(
-    files: RunFiles, student: LanguageModel, optimizer: torch.optim.Optimizer
+    files: RunFiles, student: LanguageModel, learner: Learner, critic: Learner | None
 ) -> tuple[Progress | None, list[str]]:
-    """Load the newest sound checkpoint into student and optimizer, in place.
+    """Load the newest sound checkpoint into student, critic and their optimizers, in place.
 
     Returns (its progress, or None when there is none; a sentence for each damaged checkpoint that was passed over).
     """
@@ -92,30 +103,26 @@ def restore(
                 continue
             progress = Progress(**json.loads((local / "trainer.json").read_text(encoding="utf-8")))
             restore_weights(student, local / "student")
-            _restore_optimizer(student.model, optimizer, load_file(local / "optimizer.safetensors"))
+            learner.restore(_set_rng(load_file(local / "optimizer.safetensors")))
+            if critic is not None:
+                critic.module.load_state_dict(load_file(local / "critic.safetensors"))
+                critic.restore(load_file(local / "critic_optimizer.safetensors"))
             return progress, damaged
     return None, damaged
 
 
-def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _rng() -> dict[str, Tensor]:
     tensors = {"rng.cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{key}:{name}"] = value.detach().contiguous()
     return tensors
 
 
-def _restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def _set_rng(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Put the random generators back; returns the other tensors."""
+    tensors = dict(tensors)
     torch.set_rng_state(tensors.pop("rng.cpu"))
     cuda = tensors.pop("rng.cuda", None)
     if cuda is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(cuda)
-    parameters = dict(model.named_parameters())
-    for label, value in tensors.items():
-        key, name = label.split(":", 1)
-        parameter = parameters[name]
-        # AdamW keeps its step count on the CPU unless fused; moments live beside their parameter.
-        moved = value.to(parameter.device) if value.shape == parameter.shape else value
-        optimizer.state[parameter][key] = moved
+    return tensors

@@ -7,6 +7,7 @@ from typing import Any
 from opd_core.recipes import Recipe
 from opd_core.spec import JobSpec
 from opd_core.training.budget import Budget
+from opd_core.training.tally import Tally
 
 
 def build_report(
@@ -20,6 +21,8 @@ def build_report(
     task: dict[str, Any],
     self_check: dict[str, Any] | None,
     warnings: list[str],
+    health: list[dict[str, Any]],
+    tally: Tally,
     attempt: int,
 ) -> dict[str, Any]:
     """The content of report.json. Every figure comes from this run; unknown ones are null."""
@@ -36,7 +39,8 @@ def build_report(
         "self_check": self_check,
         "attempts": attempt,
         "warnings": warnings,
-        "checklist": _checklist(spec, recipe, budget, models, task),
+        "health": health,
+        "checklist": _checklist(spec, recipe, budget, models, task, tally),
     }
 
 
@@ -48,12 +52,16 @@ def gap_recovered(before: float | None, after: float | None, teacher: float | No
 
 
 def _checklist(
-    spec: JobSpec, recipe: Recipe, budget: Budget, models: dict[str, Any], task: dict[str, Any]
+    spec: JobSpec, recipe: Recipe, budget: Budget, models: dict[str, Any], task: dict[str, Any], tally: Tally
 ) -> dict[str, Any]:
-    """The reporting checklist, one entry per topic."""
+    """The reporting checklist, one entry per topic. ``realised``: means over the run of what was really done."""
     rollout, method = spec.rollout, spec.method
+    needs = spec.method_spec().needs
+    credit = {name: value for name, value in method["credit"].items() if name != "critic"}
+    if "critic" in needs:
+        credit["critic"] = {**method["credit"]["critic"], "realised": tally.means("critic_")}
     return {
-        "models": models,
+        "models": {**models, "reference": "the student at the start of the run"} if "reference" in needs else models,
         "data": task,
         "rollout": {
             "samples_per_prompt": rollout.samples_per_prompt,
@@ -64,17 +72,20 @@ def _checklist(
             "staleness_steps": 0,
         },
         "objective": {"formula": recipe.formula, "citation": recipe.citation, **method["objective"]},
-        "support": method["support"],
-        "credit": {**method["credit"], "aggregation": method["aggregation"]["per"]},
-        "routing": method["routing"],
-        "gates": [],
-        "regularizers": [],
+        "support": {**method["support"], "realised": tally.means("support_")},
+        "shaping": method["shaping"],
+        "credit": {**credit, "aggregation": method["aggregation"]},
+        "routing": {**method["routing"], "realised": tally.means("route_")},
+        "gates": [{**gate, "realised": tally.means(f"gate_{gate['kind']}_")} for gate in method["gates"]],
+        "importance": {**method["importance"], "realised": tally.means("importance_")},
+        "regularizers": list(method["regularizers"]),
+        "reward": _reward(spec) if "reward" in needs else None,
         "cost": {
             "student_tokens": budget.student_tokens,
             "teacher_tokens": budget.teacher_tokens,
             "flops": budget.flops,
             "wall_s": budget.wall_s,
-            "not_counted": "training of the teacher and of the student's starting point",
+            "not_counted": "training of the teacher and of the student's starting point; the critic's head",
         },
         "evaluation": {
             "protocol": f"greedy, at most {rollout.max_new_tokens} new tokens, one answer per problem",
@@ -83,6 +94,11 @@ def _checklist(
         },
         "selection": "the weights after the last step; no checkpoint selection",
     }
+
+
+def _reward(spec: JobSpec) -> dict[str, Any]:
+    verifier = "the task's own" if spec.task.name is not None else spec.task.verifier.kind
+    return {"verifier": verifier, "right": 1.0, "wrong": 0.0, "group": spec.rollout.samples_per_prompt}
 
 
 def as_markdown(report: dict[str, Any]) -> str:

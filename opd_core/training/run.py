@@ -17,9 +17,11 @@ import datasets
 import torch
 import transformers
 
+from opd_core.diagnostics import health
 from opd_core.diagnostics.self_check import TOLERANCE, self_check
 from opd_core.models import (
     LanguageModel,
+    ValueHead,
     check_decoding,
     check_trunk_and_head,
     check_vocabularies,
@@ -28,6 +30,7 @@ from opd_core.models import (
     token_texts,
     vocabulary_warnings,
 )
+from opd_core.objective.plan import PlanState
 from opd_core.objective.targets import HiddenTarget
 from opd_core.recipes import Recipe, load, resolve
 from opd_core.rollout import completion_hidden
@@ -39,13 +42,16 @@ from opd_core.tasks import demo_models, load_task
 from opd_core.teachers import score
 from opd_core.training import checkpoint, messages
 from opd_core.training.budget import Budget, flop_parameters
+from opd_core.training.context import special_ids
 from opd_core.training.evaluation import Evaluation, evaluate
 from opd_core.training.fingerprint import differences, fingerprint
+from opd_core.training.learner import Learner
 from opd_core.training.messages import Emit
 from opd_core.training.prompts import PromptOrder
 from opd_core.training.report import as_markdown, build_report, gap_recovered
 from opd_core.training.step import Step, Trainer, train_step, write_rollouts
 from opd_core.training.student_step import StudentStep
+from opd_core.training.tally import Tally
 
 # Recorded steps per Parquet part: fresh enough to browse, few enough files.
 _STEPS_PER_PART = 20
@@ -82,6 +88,9 @@ class _Run:
         self.warnings: list[str] = []
         self.accuracy: dict[str, float | None] = dict.fromkeys(("before", "after", "teacher", "gap_recovered"))
         self.self_check: dict[str, Any] | None = None
+        self.health: dict[str, Any] = {}
+        self.findings: list[dict[str, Any]] = []
+        self.tally = Tally()
         self.latest_accuracy: float | None = None
         self.unwritten: list[dict[str, Any]] = []  # recorded rows that are not at rest yet
         self.recent: deque[float] = deque(maxlen=20)  # seconds of the last steps, for the ETA
@@ -152,16 +161,14 @@ class _Run:
         self.emit(messages.phase("loading data"))
         task = load_task(spec.task, student.tokenizer, seed=spec.seed, vocab_size=size)
         method = spec.method_spec()
-        self._warn(*task.warnings, *method.warnings())
+        self._warn(*task.warnings, *spec.warnings())
         if not self.files.exists("vocabulary.json"):
             self.files.write_json("vocabulary.json", token_texts(student.tokenizer, size))
 
-        optimizer = torch.optim.AdamW(
-            student.model.parameters(),
-            lr=spec.optimizer.lr,
-            betas=spec.optimizer.betas,
-            weight_decay=spec.optimizer.weight_decay,
-        )
+        settings = method.credit.critic
+        critic = None
+        if "critic" in method.needs:
+            critic = ValueHead(student.head.weight.shape[1], settings.hidden, seed=spec.seed).to(device)
         micro_tokens = spec.batching.micro_tokens
         return Trainer(
             spec=spec,
@@ -169,8 +176,25 @@ class _Run:
             student=student,
             teacher=teacher,
             task=task,
-            module=StudentStep(student.trunk, student.head),
-            optimizer=optimizer,
+            module=StudentStep(student.trunk, student.head, critic, detach_trunk=settings.detach_trunk),
+            learner=Learner(
+                student.model,
+                torch.optim.AdamW(
+                    student.model.parameters(),
+                    lr=spec.optimizer.lr,
+                    betas=spec.optimizer.betas,
+                    weight_decay=spec.optimizer.weight_decay,
+                ),
+                spec.optimizer.max_grad_norm,
+            ),
+            critic=None
+            if critic is None
+            else Learner(
+                critic,
+                torch.optim.AdamW(critic.parameters(), lr=settings.lr, weight_decay=0.0),
+                settings.max_grad_norm,
+            ),
+            reference=self._reference(size, device) if "reference" in method.needs else None,
             order=PromptOrder(task.train, seed=spec.seed),
             budget=Budget(),
             micro_tokens=_AUTO_MICRO_TOKENS if micro_tokens == "auto" else micro_tokens,
@@ -179,19 +203,29 @@ class _Run:
             attempt=self.attempt,
         )
 
+    def _reference(self, vocab_size: int, device: torch.device) -> LanguageModel:
+        """The student as it is before the first update, also when the run goes on from a checkpoint."""
+        reference = load_model(self.spec.student, device=device, trainable=False, role="student")
+        reference.restrict_vocabulary(vocab_size)
+        if _precision(self.spec, device) == "bfloat16":
+            reference.model.to(torch.bfloat16)
+        return reference
+
     def _resume(self, t: Trainer, device: torch.device) -> int:
         """Restore the newest sound checkpoint; returns the step it was taken at, 0 for a fresh run."""
         self.fingerprint = fingerprint(
             t.student, device=device, precision=_precision(self.spec, device), micro_tokens=t.micro_tokens
         )
-        progress, damaged = checkpoint.restore(self.files, t.student, t.optimizer)
+        progress, damaged = checkpoint.restore(self.files, t.student, t.learner, t.critic)
         for sentence in damaged:
             self.emit(messages.event("checkpoint_damaged", sentence, level="warning"))
         if progress is None:
             return 0
         t.order.cursor = progress.cursor
+        t.state = PlanState(running=progress.running)
         t.budget = Budget.from_dict(progress.budget)
         self.accuracy, self.self_check = progress.accuracy, progress.self_check
+        self.health, self.findings, self.tally = progress.health, progress.findings, Tally(progress.tally)
         self.warnings = list(dict.fromkeys([*progress.warnings, *self.warnings]))
         self.emit(messages.event("resumed", f"resumed after step {progress.step}", step=progress.step))
         if changed := differences(progress.fingerprint, self.fingerprint):
@@ -222,17 +256,19 @@ class _Run:
     def _self_check(self, t: Trainer) -> None:
         cursor = t.order.cursor
         with t.autocast, torch.no_grad():
-            _, rollouts = write_rollouts(t, 1)
+            rollouts = write_rollouts(t, 1).rollouts
             head = t.module.head
             found = self_check(
                 t.method,
                 rollouts,
                 HiddenTarget(completion_hidden(t.module.trunk, rollouts), head),
                 score(t.teacher, rollouts, micro_tokens=t.micro_tokens),
+                eos_ids=t.student.eos_ids,
+                special_ids=special_ids(t.student),
             )
         t.order.cursor = cursor  # the same problems are the first step's
         self.self_check = found.as_dict()
-        if self.recipe.fixed_point == "teacher" and found.force_at_teacher > TOLERANCE:
+        if found.force_at_teacher is not None and found.force_at_teacher > TOLERANCE:
             raise RuntimeError(
                 f"self-check: the update does not vanish where teacher equals student (force "
                 f"{found.force_at_teacher:.2g} > {TOLERANCE:g}); this is a defect of the objective"
@@ -245,11 +281,16 @@ class _Run:
                 "the teacher's scores fit the student's tokens better one position off than where they stand (mean "
                 f"log-probability at offset {offsets}): check that both models read the same tokens"
             )
+        vanishes = (
+            f"optimum elsewhere than at the teacher ({found.shift}), not checked there"
+            if found.force_at_teacher is None
+            else f"update vanishes at teacher = student ({found.force_at_teacher:.1e})"
+        )
         self.emit(
             messages.event(
                 "self_check",
-                f"update vanishes at teacher = student ({found.force_at_teacher:.1e}), not elsewhere "
-                f"({found.force:.1e}); cosine to the exact reverse-KL gradient {found.cosine_to_reverse_kl:.2f}",
+                f"{vanishes}; force with the real scores {found.force:.1e}; cosine to the exact reverse-KL gradient "
+                f"{found.cosine_to_reverse_kl:.2f}",
                 **self.self_check,
             )
         )
@@ -262,6 +303,8 @@ class _Run:
         with t.budget.phase("telemetry"):
             self._record(step, result)
         metrics = result.metrics
+        self.tally.add(metrics)
+        self._watch(step, metrics)
         schedule = self.spec.schedule
         last = step == schedule.steps
         if last or (schedule.evaluate_every and step % schedule.evaluate_every == 0):
@@ -286,6 +329,16 @@ class _Run:
         )
         if last or (schedule.checkpoint_every and step % schedule.checkpoint_every == 0):
             self._checkpoint(t, step)
+
+    def _watch(self, step: int, metrics: dict[str, float]) -> None:
+        self.health, found = health.observe(
+            self.health, step, length_mean=metrics["length_mean"], truncated=metrics["truncated"]
+        )
+        for finding in found:
+            self.findings.append(finding)
+            self._warn(finding["sentence"])
+            data = {name: value for name, value in finding.items() if name != "sentence"}
+            self.emit(messages.event("health", finding["sentence"], level="warning", **data))
 
     def _record(self, step: int, result: Step) -> None:
         if not result.records:
@@ -322,8 +375,12 @@ class _Run:
                 self_check=self.self_check,
                 warnings=self.warnings,
                 fingerprint=self.fingerprint,
+                running=dict(t.state.running),
+                health=self.health,
+                findings=self.findings,
+                tally=self.tally.sums,
             )
-            name, manifest = checkpoint.save(self.files, progress, t.student, t.optimizer, attempt=self.attempt)
+            name, manifest = checkpoint.save(self.files, progress, t.student, t.learner, t.critic, attempt=self.attempt)
             self._announce(name, manifest)
             for old in checkpoint.names(self.files)[self.spec.checkpoints.keep_last :]:
                 checkpoint.remove(self.files, old)
@@ -373,6 +430,8 @@ class _Run:
             },
             self_check=self.self_check,
             warnings=self.warnings,
+            health=self.findings,
+            tally=self.tally,
             attempt=self.attempt,
         )
         self.files.write_bytes("report.md", as_markdown(report).encode())

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from opd_core.diagnostics.records import Recorder, Text, choose_sequences
 from opd_core.models import LanguageModel
@@ -25,18 +27,25 @@ from opd_core.objective.plan import PlanState
 from opd_core.rollout import Rollouts, by_length, uniform_noise, write
 from opd_core.spec import JobSpec, MethodSpec
 from opd_core.tasks import Problem, Task
-from opd_core.teachers import score
+from opd_core.teachers import Scores, score_with_ends
 from opd_core.training.budget import Budget
+from opd_core.training.context import feedback_context
 from opd_core.training.evaluation import completions, verify
+from opd_core.training.learner import Learner
 from opd_core.training.prompts import PromptOrder
 from opd_core.training.schedule import learning_rate
 from opd_core.training.student_step import StudentStep
-from opd_core.training.update import Update
+from opd_core.training.update import Losses, Update
+
+_GATES = 0x6A7E  # sets the random gates' numbers apart from other uses of (seed, step)
 
 
 @dataclass
 class Trainer:
-    """Everything a step needs. Mutable: the student, the optimizer, the prompt cursor and the budget."""
+    """Everything a step needs. Mutable: the learners, the prompt cursor, the budget and the running statistics.
+
+    ``reference`` is the student as it was at the start of the run, where the method needs it.
+    """
 
     spec: JobSpec
     method: MethodSpec
@@ -44,13 +53,25 @@ class Trainer:
     teacher: LanguageModel
     task: Task
     module: StudentStep
-    optimizer: torch.optim.Optimizer
+    learner: Learner
+    critic: Learner | None
+    reference: LanguageModel | None
     order: PromptOrder
     budget: Budget
     micro_tokens: int
     autocast: AbstractContextManager[Any]
     flop_parameters: tuple[int, int]  # student, teacher
     attempt: int = 1
+    state: PlanState = field(default_factory=PlanState)
+
+
+@dataclass(frozen=True)
+class Written:
+    """The student's rollouts of a step, shortest first. ``group`` [B] numbers the step's prompts."""
+
+    problems: list[Problem]
+    rollouts: Rollouts
+    group: Tensor
 
 
 @dataclass(frozen=True)
@@ -68,11 +89,16 @@ class NonFiniteUpdate(RuntimeError):
 def train_step(t: Trainer, step: int) -> Step:
     """Run update number ``step`` (1-based). Raises NonFiniteUpdate before touching the weights."""
     before = dict(t.budget.wall_s_by_phase)
+    rewarded = "reward" in t.method.needs
     with t.autocast:
         with t.budget.phase("rollout"):
-            problems, rollouts = write_rollouts(t, step)
+            written = write_rollouts(t, step)
+        rollouts = written.rollouts
+        with t.budget.phase("rollout" if rewarded else "telemetry"):
+            texts = _texts(t, written)
         with t.budget.phase("teacher"):
-            scores = score(t.teacher, rollouts, micro_tokens=t.micro_tokens)
+            scores = score_with_ends(t.teacher, rollouts, micro_tokens=t.micro_tokens)
+            reference = reference_scores(t, rollouts)
         with t.budget.phase("update"):
             update = Update(
                 method=t.method,
@@ -80,14 +106,22 @@ def train_step(t: Trainer, step: int) -> Step:
                 rollouts=rollouts,
                 scores=scores,
                 micro_tokens=t.micro_tokens,
-                state=PlanState(progress=(step - 1) / t.spec.schedule.steps),
+                state=plan_state(t, step),
+                context=feedback_context(
+                    t.method,
+                    t.student,
+                    rollouts,
+                    group=written.group,
+                    reward=_rewards(texts, written.group.device) if rewarded else None,
+                ),
+                reference=reference,
             )
-            loss = update.take_gradients()
+            losses = update.take_gradients()
         with t.budget.phase("telemetry"):
-            texts = _texts(t, problems, rollouts)
             recorder = _recorder(t, step, update)
         with t.budget.phase("update"):
-            gradient_norm = _apply(t, step)
+            norms = _apply(t, step)
+            t.state = t.state.advanced(update.plan.observed)
         with t.budget.phase("telemetry"):
             records = []
             if recorder is not None:
@@ -96,7 +130,7 @@ def train_step(t: Trainer, step: int) -> Step:
                 records = recorder.rows(step=step, attempt=t.attempt, texts=texts)
 
     _spend(t, rollouts, update.extra_forward)
-    metrics = _metrics(update, loss=loss, gradient_norm=gradient_norm, texts=texts)
+    metrics = _metrics(update, losses=losses, norms=norms, texts=texts)
     metrics["lr"] = learning_rate(t.spec.optimizer, step, t.spec.schedule.steps)
     metrics["student_tokens"], metrics["teacher_tokens"] = t.budget.student_tokens, t.budget.teacher_tokens
     metrics["flops"] = t.budget.flops
@@ -107,8 +141,8 @@ def train_step(t: Trainer, step: int) -> Step:
     return Step(metrics, records)
 
 
-def write_rollouts(t: Trainer, step: int) -> tuple[list[Problem], Rollouts]:
-    """The student's rollouts for this step, ``samples_per_prompt`` for each of the next problems, shortest first."""
+def write_rollouts(t: Trainer, step: int) -> Written:
+    """The student's rollouts for this step, ``samples_per_prompt`` for each of the next problems."""
     spec = t.spec.rollout
     problems = [p for p in t.order.take(spec.prompts_per_step) for _ in range(spec.samples_per_prompt)]
     rows = [(problem.id, i % spec.samples_per_prompt) for i, problem in enumerate(problems)]
@@ -122,30 +156,56 @@ def write_rollouts(t: Trainer, step: int) -> tuple[list[Problem], Rollouts]:
     )
     # Sequences of similar length side by side: padding would be half of the work otherwise.
     order = by_length(rollouts)
-    return [problems[i] for i in order.tolist()], rollouts.reorder(order)
+    return Written([problems[i] for i in order.tolist()], rollouts.reorder(order), order // spec.samples_per_prompt)
 
 
-def _apply(t: Trainer, step: int) -> float:
-    """Clip, step, clear; returns the gradient norm before clipping."""
-    parameters = [p for group in t.optimizer.param_groups for p in group["params"]]
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, t.spec.optimizer.max_grad_norm))
-    if not math.isfinite(norm):
-        t.optimizer.zero_grad(set_to_none=True)
-        raise NonFiniteUpdate(f"the gradient norm at step {step} is {norm}")
-    for group in t.optimizer.param_groups:
-        group["lr"] = learning_rate(t.spec.optimizer, step, t.spec.schedule.steps)
-    t.optimizer.step()
-    t.optimizer.zero_grad(set_to_none=True)
-    return norm
+def reference_scores(t: Trainer, rollouts: Rollouts) -> Scores | None:
+    """What the student of the run's start says about the same tokens; None where nothing asks for it."""
+    return None if t.reference is None else score_with_ends(t.reference, rollouts, micro_tokens=t.micro_tokens)
 
 
-def _texts(t: Trainer, problems: list[Problem], rollouts: Rollouts) -> list[Text]:
-    written = completions(t.student, rollouts)
-    right = verify(t.task, problems, written)
+def plan_state(t: Trainer, step: int) -> PlanState:
+    """The state as the plan of update ``step`` may see it. Chance depends on (seed, step) alone."""
+    credit = t.method.credit
+    seed = np.random.SeedSequence((t.spec.seed, step, _GATES)).generate_state(1, np.uint64)[0]
+    return replace(
+        t.state,
+        progress=(step - 1) / t.spec.schedule.steps,
+        generator=torch.Generator().manual_seed(int(seed)),
+        critic_ready=credit.estimator != "gae" or step > credit.critic.warmup_steps,
+    )
+
+
+def _apply(t: Trainer, step: int) -> dict[str, float]:
+    """Clip, step, clear, each learner by itself; returns the gradient norms before clipping."""
+    learners = {"grad_norm": (t.learner, learning_rate(t.spec.optimizer, step, t.spec.schedule.steps))}
+    if t.critic is not None:
+        learners["critic_grad_norm"] = (t.critic, t.method.credit.critic.lr)
+    norms = {name: learner.clip() for name, (learner, _) in learners.items()}
+    if not all(map(math.isfinite, norms.values())):
+        for learner, _ in learners.values():
+            learner.forget()
+        raise NonFiniteUpdate(f"the gradient is not finite at step {step}: {norms}")
+    for learner, rate in learners.values():
+        learner.step(rate)
+    return norms
+
+
+def _texts(t: Trainer, written: Written) -> list[Text]:
+    completed = completions(t.student, written.rollouts)
+    right = verify(t.task, written.problems, completed)
     return [
         Text(problem.id, problem.prompt, text, problem.answer, correct)
-        for problem, text, correct in zip(problems, written, right, strict=True)
+        for problem, text, correct in zip(written.problems, completed, right, strict=True)
     ]
+
+
+def _rewards(texts: list[Text], device: torch.device) -> Tensor:
+    """[B] 1 for a right answer, 0 for a wrong one."""
+    unknown = next((text.problem for text in texts if text.correct is None), None)
+    if unknown is not None:
+        raise ValueError(f"problem {unknown} has no answer to verify, and the method needs rewards")
+    return torch.tensor([float(bool(text.correct)) for text in texts], device=device)
 
 
 def _recorder(t: Trainer, step: int, update: Update) -> Recorder | None:
@@ -167,17 +227,18 @@ def _spend(t: Trainer, rollouts: Rollouts, extra_forward: bool) -> None:
     written = int(rollouts.mask.sum())
     read = written + int(rollouts.prompt_mask.sum())
     student, teacher = t.flop_parameters
+    readers = 2 * teacher + (2 * student if t.reference is not None else 0)
     t.budget.student_tokens += written
     t.budget.teacher_tokens += read
-    t.budget.flops += float(read) * (2 * student + 2 * teacher + (8 if extra_forward else 6) * student)
+    t.budget.flops += float(read) * (2 * student + readers + (8 if extra_forward else 6) * student)
 
 
-def _metrics(update: Update, *, loss: float, gradient_norm: float, texts: list[Text]) -> dict[str, float]:
+def _metrics(update: Update, *, losses: Losses, norms: dict[str, float], texts: list[Text]) -> dict[str, float]:
     feedback, rollouts = update.feedback, update.rollouts
     mask = rollouts.mask
     log_ratio = feedback.log_ratio[mask]
     metrics = {
-        "loss": loss,
+        "loss": losses.student,
         "kl": float(feedback.kl[mask].mean()),
         "log_ratio_mean": float(log_ratio.mean()),
         "log_ratio_min": float(log_ratio.min()),
@@ -186,9 +247,11 @@ def _metrics(update: Update, *, loss: float, gradient_norm: float, texts: list[T
         "entropy_teacher": float(feedback.teacher_entropy[mask].mean()),
         "length_mean": float(rollouts.lengths.float().mean()),
         "truncated": float(rollouts.truncated.float().mean()),
-        "grad_norm": gradient_norm,
+        **norms,
         **update.plan.statistics,
     }
+    if update.plan.critic is not None:
+        metrics["critic_loss"] = losses.critic
     verified = [text.correct for text in texts if text.correct is not None]
     if verified:
         metrics["rollout_accuracy"] = sum(verified) / len(verified)

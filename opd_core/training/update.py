@@ -7,15 +7,29 @@ otherwise it reads the batch once more without gradients. The split never change
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 
-from opd_core.objective.feedback import Feedback, FeedbackContext
+from opd_core.objective.aim import aim
+from opd_core.objective.candidates import wanted_k
+from opd_core.objective.feedback import Feedback, FeedbackContext, unpack
+from opd_core.objective.gae import value_at_end
 from opd_core.objective.plan import PlanState, UpdatePlan, build_plan
 from opd_core.objective.targets import HiddenTarget
-from opd_core.rollout import Rollouts, completion_hidden, micro_batches
+from opd_core.rollout import Rollouts, micro_batches
 from opd_core.spec import MethodSpec
-from opd_core.training.student_step import StudentStep
+from opd_core.teachers import Scores
+from opd_core.training.student_step import Reading, StudentStep, ValueScale
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The step's loss, and the critic's apart from it (0 without one)."""
+
+    student: float
+    critic: float
 
 
 class Update:
@@ -31,12 +45,17 @@ class Update:
         method: MethodSpec,
         module: StudentStep,
         rollouts: Rollouts,
-        scores: HiddenTarget,
+        scores: Scores,
         micro_tokens: int,
         state: PlanState,
+        context: FeedbackContext,
+        reference: Scores | None = None,
     ) -> None:
+        """``context`` holds what is known of the rollouts (context.py); ``reference`` is the student at the start."""
         self.rollouts = rollouts
         self._method, self._module, self._scores, self._state = method, module, scores, state
+        self._context, self._reference = context, reference
+        self._scale = ValueScale(state.running.get("value_mean", 0.0), state.running.get("value_std", 1.0))
         self._groups = micro_batches(rollouts, micro_tokens)
 
     @property
@@ -44,35 +63,60 @@ class Update:
         """Whether the student reads the batch twice."""
         return len(self._groups) > 1
 
-    def take_gradients(self) -> float:
+    def take_gradients(self) -> Losses:
         """Accumulate the gradients of the whole step; returns its loss."""
         if not self.extra_forward:
-            loss, _ = self._module(self._groups[0], self._make_plan)
-            loss.backward()
-            return float(loss.detach())
-        pieces = [piece for group in self._groups for piece in group]
-        with torch.no_grad():
-            plan = self._make_plan(torch.cat([completion_hidden(self._module.trunk, piece) for piece in pieces]))
-        total, start = 0.0, 0
+            loss = self._module(self._groups[0], self._make_plan, self._scale)
+            loss.total.backward()
+            return Losses(float(loss.student), float(loss.critic))
+        plan = self._make_plan(self._module.read([piece for group in self._groups for piece in group], self._scale))
+        student = critic = 0.0
+        start = 0
         for group in self._groups:
             stop = start + sum(int(piece.mask.sum()) for piece in group)
-            loss, _ = self._module(group, plan[slice(start, stop)])
-            loss.backward()
-            total, start = total + float(loss.detach()), stop
-        return total
+            loss = self._module(group, plan[slice(start, stop)], self._scale)
+            loss.total.backward()
+            student, critic, start = student + float(loss.student), critic + float(loss.critic), stop
+        return Losses(student, critic)
 
-    def _make_plan(self, hidden: Tensor) -> UpdatePlan:
-        self.student = HiddenTarget(hidden, self._module.head)
-        context = FeedbackContext(
-            behaviour_logp=self.rollouts.behaviour_logp, temperature=self._method.objective.temperature
-        )
-        self.feedback = Feedback.from_rows(
+    def _make_plan(self, reading: Reading) -> UpdatePlan:
+        rollouts = self.rollouts
+        self.student = HiddenTarget(reading.hidden, self._module.head)
+        feedback = Feedback.from_rows(
             self.student,
-            self._scores,
-            self.rollouts.tokens,
-            self.rollouts.mask,
-            truncated=self.rollouts.truncated,
-            context=context,
+            self._scores.rows,
+            rollouts.tokens,
+            rollouts.mask,
+            context=replace(self._context, reference=None if self._reference is None else self._reference.rows),
+            top_k=wanted_k(self._method),
         )
+        values = bootstrap = None
+        if reading.values is not None and reading.end_values is not None:
+            values = unpack(reading.values, rollouts.mask)
+            bootstrap = self._bootstrap(reading.ends, reading.end_values)
+        self.feedback = replace(feedback, values=values, bootstrap=bootstrap, truncated=rollouts.truncated)
         self.plan = build_plan(self._method, self.feedback, self._state)
         return self.plan
+
+    def _bootstrap(self, ends: Tensor, outputs: Tensor) -> Tensor:
+        """V after the last action [B]: what the critic expects where the length cap cut a rollout, 0 where it ended."""
+        cut = self.rollouts.truncated
+        bootstrap = torch.zeros_like(outputs)
+        if not bool(cut.any()):
+            return bootstrap
+        # Feedback at these states like at any other, but for a token that was never written: K needs none.
+        nothing = self.rollouts.tokens.new_zeros((int(cut.sum()), 1))
+        after = Feedback.from_rows(
+            HiddenTarget(ends[cut], self._module.head),
+            self._scores.ends[cut],
+            nothing,
+            torch.ones_like(nothing, dtype=torch.bool),
+            context=FeedbackContext(
+                temperature=self._context.temperature,
+                teacher_temperature=self._context.teacher_temperature,
+                reference=None if self._reference is None else self._reference.ends[cut],
+            ),
+        )
+        kl = aim(self._method.objective, after).kl[:, 0]
+        bootstrap[cut] = value_at_end(self._method.credit, kl, outputs[cut], self._state)
+        return bootstrap

@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from dashboard.config import APP, streamlit_flags
 from tests.dashboard.fake_api import TOKEN, FakeApi, World
 
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+expect.set_options(timeout=20_000)  # a busy machine draws slowly
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,9 +44,10 @@ class Viewer:
     errors: list[str] = field(default_factory=list)
 
     def open(self, path: str) -> None:
-        """Open a path of the dashboard and wait until it has drawn a heading."""
+        """Open a path of the dashboard and wait until it has drawn a heading and loaded what draws the rest."""
         self.page.goto(self.base + path)
-        self.page.locator("h2, h3, [data-testid=stAlert]").first.wait_for(timeout=30_000)
+        self.page.locator("h2, h3, [data-testid=stAlert]").first.wait_for(timeout=60_000)
+        self.page.wait_for_load_state("networkidle", timeout=60_000)
 
     def shot(self, name: str) -> None:
         """Keep a picture of the whole page."""

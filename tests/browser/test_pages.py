@@ -9,7 +9,7 @@ from playwright.sync_api import Locator, expect
 
 from dashboard.shaping.specs import DEMO_SPEC
 from tests.browser.conftest import Viewer
-from tests.dashboard.fake_api import DONE, HOSTILE, RUNNING, FakeApi
+from tests.dashboard.fake_api import DONE, HOSTILE, ROUTED, RUNNING, SHORTER, FakeApi
 
 BOTH = pytest.mark.parametrize("viewer", ["light", "dark"], indirect=True)
 
@@ -62,6 +62,51 @@ def test_routing_page(viewer: Viewer) -> None:
     chart.hover(position={"x": 260, "y": 100})  # the tooltip is HTML: it must not run what a token says
     viewer.page.wait_for_timeout(1500)
     viewer.shot(f"routing-{theme_of(viewer)}")
+
+
+@BOTH
+def test_overview_of_a_run_with_critic_gates_and_routing(viewer: Viewer) -> None:
+    viewer.open(f"/overview?job={ROUTED}")
+    expect(viewer.page.get_by_test_id("stEChartsChart")).to_have_count(17)
+    expect(viewer.page.get_by_text(SHORTER)).to_be_visible()
+    viewer.page.wait_for_timeout(1500)
+    viewer.shot(f"overview-routed-{theme_of(viewer)}")
+
+
+@BOTH
+def test_tokens_page_of_a_run_with_critic_gates_and_routing(viewer: Viewer) -> None:
+    viewer.open(f"/tokens?job={ROUTED}&step=20&token=6&color=gate:tip")
+    expect(viewer.page.get_by_role("radio", name="gate tip", exact=True)).to_be_checked()
+    expect(token(viewer, 6)).to_have_class(re.compile("selected"))
+    closed, opened = (token(viewer, pos).evaluate("e => e.style.background") for pos in (5, 6))
+    assert closed != opened  # the fake run's tip gate closes every fourth token
+    viewer.page.get_by_role("radio", name="part temporal", exact=True).click()
+    expect(viewer.page).to_have_url(re.compile("color=part(:|%3A)temporal"))
+    token(viewer, 8).hover()
+    expect(viewer.page.locator(".st-key-strip .card")).to_contain_text("gate prefix weight")
+    fits_its_box(viewer, "stMetric")
+    viewer.page.wait_for_timeout(1500)
+    viewer.shot(f"tokens-routed-{theme_of(viewer)}")
+
+
+@BOTH
+def test_routing_page_of_a_run_that_routes(viewer: Viewer) -> None:
+    viewer.open(f"/routing?job={ROUTED}")
+    expect(viewer.page.get_by_test_id("stEChartsChart")).to_have_count(3)
+    expect(viewer.page.get_by_text("Sent by the plan")).to_be_visible()
+    fits_its_box(viewer, "stMetric")
+    viewer.page.wait_for_timeout(1500)
+    viewer.shot(f"routing-routed-{theme_of(viewer)}")
+
+
+def fits_its_box(viewer: Viewer, kind: str) -> None:
+    """No label or number of these elements is cut off."""
+    cut = viewer.page.get_by_test_id(kind).evaluate_all(
+        "boxes => boxes.flatMap(box => [...box.querySelectorAll('*')])"
+        ".filter(e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflow === 'hidden')"
+        ".map(e => e.textContent)"
+    )
+    assert cut == []
 
 
 def test_model_text_stays_text(viewer: Viewer) -> None:

@@ -20,6 +20,8 @@ VOCABULARY = [
 ]  # fmt: skip
 START = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 RUNNING, DONE, FAILED, QUEUED = "job_0running", "job_0done", "job_0failed", "job_0queued"
+ROUTED = "job_0routed"  # a critic, two gates and vocabulary routing
+SHORTER = "The student may be learning to stop early: the mean length fell from 24.1 to 9.7 tokens."
 TOTAL = 60
 SEQUENCES = 4
 
@@ -33,6 +35,10 @@ RECIPES: list[Json] = [
         "summary": "The teacher's whole distribution is matched at every state that the student writes.",
         "formula": "L = mean_t KL(teacher(.|s_t) || student(.|s_t)),  s_t written by the student",
         "citation": "GKD, arXiv 2306.13649 (lambda = 1, forward KL)",
+        "route": "direct",
+        "variable": "objective",
+        "grade": "published",
+        "teacher": "log-probabilities of the whole vocabulary",
         "evidence": "Published by several groups; strong on small tasks.",
         "differs": "",
         "fixed_point": "teacher",
@@ -45,6 +51,10 @@ RECIPES: list[Json] = [
         "summary": "Each sampled token is rewarded with the teacher's log-probability minus the student's.",
         "formula": "L = -mean_t sg(r_t) log pi(y_t)",
         "citation": "Thinking Machines Lab, On-Policy Distillation (2025)",
+        "route": "log_ratio",
+        "variable": "objective",
+        "grade": "reported",
+        "teacher": "the log-probability of the sampled token",
         "evidence": "Widely used at scale.",
         "differs": "",
         "fixed_point": "teacher",
@@ -66,7 +76,7 @@ class World:
     """The records. ``advance()`` lets the running job do one more step."""
 
     def __init__(self) -> None:
-        self.steps = {RUNNING: 12, DONE: TOTAL, FAILED: 0, QUEUED: 0}
+        self.steps = {RUNNING: 12, DONE: TOTAL, FAILED: 0, QUEUED: 0, ROUTED: TOTAL}
         self.submitted: list[Json] = []
         self.jobs: dict[str, Json] = {}
         for job_id, status, name, recipe in (
@@ -74,8 +84,11 @@ class World:
             (RUNNING, "running", "demo-live", "tml-opd"),
             (FAILED, "failed", "bad column", "forward-kl"),
             (DONE, "succeeded", "demo-forward-kl", "forward-kl"),
+            (ROUTED, "succeeded", "demo-gae-cr", "gae-cr-opd"),
         ):
             self.jobs[job_id] = self._job(job_id, status, name, recipe)
+        self.jobs[DONE]["warnings"] = ["telemetry.probe_states was lowered to 16"]
+        self.jobs[ROUTED]["warnings"] = [SHORTER]
         self.jobs[FAILED]["error"] = {
             "code": "missing_column",
             "message": "task.prompt_column: there is no column 'question' <img src=x onerror=window.__xss=1>",
@@ -97,7 +110,10 @@ class World:
             "seed": 0,
         }
         started = status != "queued"
-        route = "direct" if recipe == "forward-kl" else "log_ratio"
+        method = {
+            "objective": {"route": "direct" if recipe == "forward-kl" else "log_ratio"},
+            "routing": {"kind": "counterfactual" if recipe == "gae-cr-opd" else "plain"},
+        }
         return {
             "object": "job",
             "id": job_id,
@@ -116,10 +132,10 @@ class World:
             "worker": "cpu0@node-1" if started else None,
             "latest_checkpoint": None,
             "error": None,
-            "warnings": ["telemetry.probe_states was lowered to 16"] if job_id == DONE else [],
+            "warnings": [],
             "metadata": {},
             "spec": spec,
-            "resolved_spec": spec | {"method": {"objective": {"route": route}}},
+            "resolved_spec": spec | {"method": method},
         }
 
     def advance(self, steps: int = 1) -> None:
@@ -177,7 +193,7 @@ class World:
         return 201, job
 
     def _about(self, job: Json, rest: list[str], method: str, query: dict[str, str]) -> tuple[int, Json]:
-        done = self.steps.get(job["id"], 0)
+        done, whole = self.steps.get(job["id"], 0), job["id"] == ROUTED
         match rest:
             case []:
                 return 200, job
@@ -185,7 +201,7 @@ class World:
                 job["status"], job["desired_state"] = "cancelled", "cancelled"
                 return 202, job
             case ["metrics"]:
-                return 200, metrics(done, query.get("keys"))
+                return 200, metrics(done, query.get("keys"), whole)
             case ["events"]:
                 return 200, page([] if query.get("after") else events(job, done))
             case ["attempts"]:
@@ -193,7 +209,7 @@ class World:
             case ["steps"]:
                 return 200, page([{"step": step, "sequences": SEQUENCES} for step in range(1, done + 1)])
             case ["steps", step, "sequences"]:
-                rows = [sequence(int(step), n) for n in range(SEQUENCES)]
+                rows = [sequence(int(step), n, whole) for n in range(SEQUENCES)]
                 return 200, {
                     **page([{k: v for k, v in row.items() if k != "tokens"} for row in rows]),
                     "step": int(step),
@@ -201,9 +217,9 @@ class World:
             case ["steps", step, "sequences", n]:
                 if int(step) > done or int(n) >= SEQUENCES:
                     raise Refused(404, "Not found", f"Step {step} has no recorded sequence {n}.")
-                return 200, sequence(int(step), int(n))
+                return 200, sequence(int(step), int(n), whole)
             case ["heatmaps", "routing"]:
-                return 200, heatmap(int(query["from_step"]), int(query["to_step"]))
+                return 200, heatmap(int(query["from_step"]), int(query["to_step"]), whole)
             case ["checkpoints"]:
                 return 200, page(checkpoints(job))
             case ["report"]:
@@ -221,8 +237,8 @@ def accuracy(step: int) -> float:
     return 0.98 - 0.74 * math.exp(-(step - step % 5) / 18)
 
 
-def metrics(done: int, keys: str | None) -> Json:
-    """Smooth curves with a little noise."""
+def metrics(done: int, keys: str | None, whole: bool = False) -> Json:
+    """Smooth curves with a little noise; ``whole``: also those of a critic, gates and routing."""
     noise = random.Random(1)
     steps = list(range(done + 1)) if done else []
     series: dict[str, list[float | None]] = {
@@ -242,6 +258,28 @@ def metrics(done: int, keys: str | None) -> Json:
         "tokens_per_s": [None if s == 0 else 8000 + 300 * noise.random() for s in steps],
         "flops": [3.1e11 * s for s in steps],
     }
+    if whole:
+        series |= {
+            key: [None if s == 0 else value(s) * (1 - 0.1 * noise.random()) for s in steps]
+            for key, value in {
+                "critic_explained_variance": lambda s: 0.8 - math.exp(-s / 12),
+                "critic_length_correlation": lambda s: -0.4,
+                "critic_value_mean": lambda s: -3 * math.exp(-s / 25),
+                "critic_loss": lambda s: 0.4 * math.exp(-s / 15),
+                "critic_grad_norm": lambda s: 0.5 * math.exp(-s / 15),
+                "route_triggered": lambda s: 0.3 * math.exp(-s / 30),
+                "route_empty": lambda s: 0.06,
+                "importance_truncated": lambda s: 0.0,
+                "gate_tip_share": lambda s: 0.5,
+                "gate_tip_weight": lambda s: 0.5,
+                "gate_prefix_weight_share": lambda s: 1.0,
+                "gate_prefix_weight_weight": lambda s: 1.25,
+                "size_log_ratio": lambda s: 0.6 * math.exp(-s / 18),
+                "size_baseline": lambda s: 0.4 * math.exp(-s / 18),
+                "size_temporal": lambda s: 0.3 * math.exp(-s / 18),
+                "size_route": lambda s: 0.2 * math.exp(-s / 18),
+            }.items()
+        }
     wanted = keys.split(",") if keys else list(series)
     return {"object": "metrics", "steps": steps, "series": {key: series[key] for key in wanted if key in series}}
 
@@ -290,7 +328,7 @@ def checkpoints(job: Json) -> list[Json]:
     ]  # fmt: skip
 
 
-def token(draw: random.Random, pos: int, identifier: int, temper: float) -> Json:
+def token(draw: random.Random, pos: int, identifier: int, temper: float, whole: bool) -> Json:
     """One token with both models' opinions; every third one is probed."""
     student = -draw.expovariate(1.2)
     teacher = min(-0.01, student + draw.gauss(-0.25, 1.1) * temper)
@@ -303,17 +341,13 @@ def token(draw: random.Random, pos: int, identifier: int, temper: float) -> Json
 
     suppressed = ratio < 0
     probed = pos % 3 == 0
-    return {
+    return (credited(ratio, pos) if whole else plain(ratio)) | {
         "pos": pos,
         "id": identifier,
         "text": VOCABULARY[identifier],
         "logp_student": student,
         "logp_teacher": teacher,
         "log_ratio": ratio,
-        "return": ratio * 1.4,
-        "advantage": ratio * 1.4 - 0.1,
-        "gate": 0.0 if abs(ratio) < 0.05 else 1.0,
-        "coefficient": 0.0 if abs(ratio) < 0.05 else ratio * 1.4 - 0.1,
         "entropy_student": draw.random() * 1.5,
         "entropy_teacher": draw.random() * 0.6,
         "kl": abs(ratio) * 0.7,
@@ -331,13 +365,36 @@ def token(draw: random.Random, pos: int, identifier: int, temper: float) -> Json
     }
 
 
-def sequence(step: int, n: int) -> Json:
+def plain(ratio: float) -> Json:
+    """What an update without a critic made of the token, as a service recorded it that knew no names."""
+    gate = 0.0 if abs(ratio) < 0.05 else 1.0
+    advantage = ratio * 1.4 - 0.1
+    return {"return": ratio * 1.4, "advantage": advantage, "gate": gate, "coefficient": gate * advantage}
+
+
+def credited(ratio: float, pos: int) -> Json:
+    """What an update with a critic and two gates made of it."""
+    gates = {"tip": float(pos % 4 != 1), "prefix_weight": 1.5 - pos / 54}
+    gate = math.prod(gates.values())
+    parts = {"log_ratio": ratio * gate, "baseline": 0.3 * gate, "temporal": math.sin(pos) * gate}
+    return {
+        "return": ratio * (27 - pos) / 3,
+        "value": -0.3 * (27 - pos) / 3,
+        "advantage": ratio + 0.3 + math.sin(pos),
+        "gate": gate,
+        "gates": gates,
+        "coefficient": sum(parts.values()),
+        "components": parts,
+    }
+
+
+def sequence(step: int, n: int, whole: bool = False) -> Json:
     """The same sequence for the same (step, n), always with the hostile tokens in it."""
     draw = random.Random(1000 * step + n)
     ids = [draw.randrange(len(VOCABULARY) - 4) for _ in range(26)]
     ids[3], ids[4], ids[5], ids[6] = VOCABULARY.index(HOSTILE), VOCABULARY.index(BIDI), 5, 19
     ids.append(VOCABULARY.index("<eos>"))
-    tokens = [token(draw, pos, i, math.exp(-step / 40)) for pos, i in enumerate(ids)]
+    tokens = [token(draw, pos, i, math.exp(-step / 40), whole) for pos, i in enumerate(ids)]
     ratios = [one["log_ratio"] for one in tokens]
     return {
         "object": "sequence",
@@ -356,8 +413,8 @@ def sequence(step: int, n: int) -> Json:
     }
 
 
-def heatmap(first: int, last: int) -> Json:
-    """Rows lose their own probability; realised is the prediction with interference."""
+def heatmap(first: int, last: int, whole: bool = False) -> Json:
+    """Rows lose their own probability; realised is the prediction with interference; ``whole``: and what was sent."""
     draw = random.Random(first * 1000 + last)
     rows, columns = list(range(4, 14)), list(range(14))
     predicted = [
@@ -365,6 +422,7 @@ def heatmap(first: int, last: int) -> Json:
         for row in rows
     ]
     realised = [[0.6 * value + draw.gauss(0, 0.004) for value in line] for line in predicted]
+    sent = [[0.02 * (row + column) * (row != column and (row + column) % 3 == 0) for column in columns] for row in rows]
     return {
         "object": "heatmap",
         "kind": "routing",
@@ -375,6 +433,8 @@ def heatmap(first: int, last: int) -> Json:
         "columns": [{"id": i, "text": VOCABULARY[i]} for i in columns],
         "predicted": predicted,
         "realised": realised,
+        "routed": sent if whole else None,
+        "balance": {"suppressed": 1234, "released": 0.4375, "routed": 0.25, "empty_rate": 0.0625} if whole else None,
     }
 
 

@@ -6,7 +6,7 @@ import math
 
 from dashboard.shaping import curves
 
-BY_KEY = {curve.key: curve for curve in curves.CURVES}
+BY_KEY = {curve.key: curve for group in curves.GROUPS.values() for curve in group}
 
 
 def test_accuracy_has_only_evaluated_steps_in_percent_and_the_teacher_as_ceiling() -> None:
@@ -30,6 +30,27 @@ def test_only_lines_with_numbers_are_drawn() -> None:
     option = curves.option(BY_KEY["length"], table)
     assert [line["name"] for line in option["series"]] == ["rollouts"]
     assert not option["legend"]["show"]
+
+
+def test_gates_and_parts_have_the_names_of_the_method() -> None:
+    series = {
+        "gate_ta_opd_share": [0.05, 0.05],
+        "gate_ta_opd_weight": [0.05, 0.04],
+        "gate_window_share": [None, None],
+        "size_route": [0.5, 0.25],
+        "size_log_ratio": [1.0, 0.5],
+    }
+    assert curves.frame(BY_KEY["gate_share"], [1, 2], series).to_dict("list") == {"step": [1, 2], "ta opd": [5, 5]}
+    assert list(curves.frame(BY_KEY["gate_weight"], [1, 2], series)["ta opd"]) == [0.05, 0.04]
+    assert list(curves.frame(BY_KEY["size"], [1, 2], series).columns) == ["step", "log ratio", "route"]
+    assert curves.frame(BY_KEY["critic"], [1, 2], series) is None
+
+
+def test_small_shares_are_not_flattened_by_a_whole_axis() -> None:
+    table = curves.frame(BY_KEY["importance"], [1, 2], {"importance_truncated": [0.001, 0.002]})
+    axis = curves.option(BY_KEY["importance"], table)["yAxis"]
+    assert axis["min"] == 0
+    assert "max" not in axis
 
 
 def test_time_is_stacked() -> None:

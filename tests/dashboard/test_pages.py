@@ -7,7 +7,7 @@ import json
 import pytest
 
 from dashboard.components import selection
-from tests.dashboard.fake_api import DONE, FAILED, HOSTILE, QUEUED, RUNNING, TOTAL, FakeApi
+from tests.dashboard.fake_api import DONE, FAILED, HOSTILE, QUEUED, ROUTED, RUNNING, SHORTER, TOTAL, FakeApi
 
 JOB_PAGES = ("overview", "tokens", "routing")
 
@@ -34,11 +34,12 @@ def metric(test, label: str) -> str:
 def test_runs_lists_and_filters(app) -> None:
     test = app()
     assert not test.exception
-    assert list(test.dataframe[0].value["Run"]) == ["sweep-03", "demo-live", "bad column", "demo-forward-kl"]
+    everything = ["sweep-03", "demo-live", "bad column", "demo-forward-kl", "demo-gae-cr"]
+    assert list(test.dataframe[0].value["Run"]) == everything
     test.text_input(key="runs_text").set_value("tml live").run()
     assert list(test.dataframe[0].value["Run"]) == ["demo-live"]
     test.text_input(key="runs_text").set_value("no such run").run()
-    assert "None of the 4 runs match." in texts(test)
+    assert "None of the 5 runs match." in texts(test)
 
 
 def test_submit_form_shows_the_recipe_and_validates(app, fake_api: FakeApi) -> None:
@@ -79,7 +80,7 @@ def test_form_starts_like_another_run(app) -> None:
 
 
 @pytest.mark.parametrize("page", JOB_PAGES)
-@pytest.mark.parametrize("job", [DONE, RUNNING, FAILED, QUEUED])
+@pytest.mark.parametrize("job", [DONE, RUNNING, FAILED, QUEUED, ROUTED])
 def test_every_page_opens_for_every_state(app, page: str, job: str) -> None:
     test = app(page, job=job)
     assert not test.exception
@@ -98,6 +99,15 @@ def test_overview_of_a_finished_run(app) -> None:
     assert len(test.get("echarts_chart")) == 9
     assert not [button for button in test.button if button.key == "cancel_yes"]
     assert "ckpt_export" in texts(test)
+
+
+def test_overview_shows_what_the_objective_did_and_warns(app) -> None:
+    test = app("overview", job=ROUTED)
+    headings = [heading.value for heading in test.subheader]
+    assert headings[1:4] == ["Learning", "What the objective does", "Optimizer and machine"]
+    assert len(test.get("echarts_chart")) == 9 + 8
+    assert [warning.value.replace("\\", "") for warning in test.warning] == [SHORTER]
+    assert "What the objective does" not in [heading.value for heading in app("overview", job=DONE).subheader]
 
 
 def test_overview_of_a_failed_run_says_why_and_stays_harmless(app) -> None:
@@ -138,9 +148,36 @@ def test_a_link_restores_step_sequence_token_and_colour(app) -> None:
     test = app("tokens", job=DONE, step=20, seq=2, token=3, color="gate")
     assert test.select_slider(key="tokens_step").value == 20
     assert test.selectbox(key="tokens_seq").value == 2
-    assert test.get("segmented_control")[0].value == "gate"
+    assert test.get("pills")[0].value == "gate"
     assert "Token 3" in [heading.value for heading in test.subheader]
     assert HOSTILE.replace(" ", "·") in test.text[0].value
+
+
+def test_the_chain_of_a_token_with_critic_gates_and_components(app) -> None:
+    test = app("tokens", job=ROUTED, step=20, token=6)
+    labels = [one.label.replace("\\", "") for one in test.metric]
+    assert labels == [
+        *("log-ratio r", "→ return", "value V", "→ advantage", "× gate tip", "× gate prefix weight", "→ coefficient"),
+        *("= part log ratio", "+ part baseline", "+ part temporal"),
+    ]
+    values = dict(zip(labels, (one.value for one in test.metric), strict=True))
+    assert (values["value V"], values["× gate tip"], values["× gate prefix weight"]) == ("-2.100", "1.000", "1.389")
+    parts = sum(float(values[name]) for name in ("= part log ratio", "+ part baseline", "+ part temporal"))
+    assert parts == pytest.approx(float(values["→ coefficient"]), abs=2e-3)
+
+
+@pytest.mark.parametrize("color", ["value", "gate:tip", "part:temporal", "coefficient"])
+def test_the_strip_is_coloured_by_what_the_run_has(app, color: str) -> None:
+    assert app("tokens", job=ROUTED, step=20, color=color).get("pills")[0].value == color
+    plain = app("tokens", job=RUNNING, step=10, color=color).get("pills")[0]
+    assert plain.value == ("coefficient" if color == "coefficient" else "log_ratio")
+
+
+def test_choosing_a_colour_writes_the_link(app) -> None:
+    test = app("tokens", job=ROUTED, step=20)
+    test.get("pills")[0].set_value("gate:prefix_weight").run()
+    assert test.query_params["color"] == "gate:prefix_weight"
+    assert "gate prefix weight\\: this gate alone" in texts(test)
 
 
 @pytest.mark.parametrize("query", [{"step": "x", "seq": "-1", "token": "9" * 30}, {"step": 9999, "seq": 99}])
@@ -171,6 +208,30 @@ def test_routing_range_and_states(app) -> None:
     test.select_slider(key="routing_range").set_range(10, 19).run()
     assert (test.query_params["from"], test.query_params["to"]) == ("10", "19")
     assert "**90 probed states** of steps 10 to 19" in texts(test)
+
+
+def test_routing_shows_what_the_plan_sent_and_the_balance(app) -> None:
+    test = app("routing", job=ROUTED)
+    assert len(test.get("echarts_chart")) == 3
+    assert "**Sent by the plan**" in texts(test)
+    found = {one.label: one.value for one in test.metric}
+    assert found == {
+        "Suppressed tokens": "1,234",
+        "Released": "0.438",
+        "Routed": "0.250",
+        "Without a destination": "6.2 %",
+    }
+    assert list(test.dataframe[0].value.columns) == [
+        *("suppressed", "seen", "destination", "sent", "predicted", "realised")
+    ]
+
+
+@pytest.mark.parametrize(("job", "why"), [(RUNNING, "plain softmax decides"), (DONE, "takes the direct route")])
+def test_routing_says_why_nothing_is_sent(app, job: str, why: str) -> None:
+    test = app("routing", job=job)
+    assert why in texts(test)
+    assert len(test.get("echarts_chart")) == 2
+    assert not test.metric
 
 
 def test_another_run_starts_without_the_old_selection(app) -> None:

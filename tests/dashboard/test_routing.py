@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from api.schemas import Heatmap
+from api.schemas import Heatmap, Job, RouteBalance
 from dashboard.shaping import routing as shape
-from dashboard.shaping.colors import diverging
-from tests.dashboard.fake_api import heatmap
+from dashboard.shaping.colors import STEPS, diverging
+from tests.dashboard.fake_api import DONE, World, heatmap
 
 
 def small(**changes: object) -> Heatmap:
@@ -24,14 +24,25 @@ def small(**changes: object) -> Heatmap:
 
 
 def test_both_heatmaps_share_a_symmetric_scale() -> None:
-    used = shape.heatmap_scale(small())
+    used = shape.change_scale(small())
     options = [shape.option(small(), which, used, theme="light") for which in ("predicted", "realised")]
     assert {(o["visualMap"]["min"], o["visualMap"]["max"]) for o in options} == {(-0.3, 0.3)}
     assert options[0]["visualMap"]["inRange"]["color"] == diverging("light")
 
 
+def test_what_was_sent_has_a_scale_of_its_own_that_starts_at_nothing() -> None:
+    sent = small(routed=[[0.0, 2.0], [1.0, 0.0]])
+    legend = shape.option(sent, "routed", shape.sent_scale(sent), theme="light")["visualMap"]
+    assert (legend["min"], legend["max"], legend["text"]) == (0, 2.0, ["+2", "0"])
+    assert legend["inRange"]["color"] == diverging("light")[STEPS:]
+    assert shape.change_scale(sent) == shape.change_scale(small())
+    away = small(routed=[[0.0, -2.0], [1.0, 0.0]])
+    legend = shape.option(away, "routed", shape.sent_scale(away), theme="light")["visualMap"]
+    assert (legend["min"], legend["max"]) == (-2.0, 2.0)
+
+
 def test_cells_are_row_by_row() -> None:
-    cells = shape.option(small(), "realised", shape.heatmap_scale(small()), theme="dark")["dataset"]["source"]
+    cells = shape.option(small(), "realised", shape.change_scale(small()), theme="dark")["dataset"]["source"]
     assert cells.values.tolist() == [
         ["·a", "·a", -0.1],
         ["c", "·a", 0.3],
@@ -48,6 +59,31 @@ def test_moves_largest_realised_first() -> None:
     moves = shape.moves(small(), limit=2)
     assert moves.values.tolist() == [["·a", 2, "c", 0.1, 0.3], ["·a", 2, "·a", -0.2, -0.1]]
     assert shape.moves(small(rows=[], predicted=[], realised=[])).empty
+
+
+def test_moves_say_what_was_sent_where_the_run_routes() -> None:
+    moves = shape.moves(small(routed=[[0.0, 2.0], [1.0, 0.0]]), limit=1)
+    assert list(moves.columns) == ["suppressed", "seen", "destination", "sent", "predicted", "realised"]
+    assert moves.values.tolist() == [["·a", 2, "c", 2.0, 0.1, 0.3]]
+
+
+def test_the_balance_in_numbers() -> None:
+    found = RouteBalance(suppressed=1234, released=0.5, routed=0.25, empty_rate=0.125)
+    assert [figure.value for figure in shape.balance_figures(found)] == ["1,234", "0.500", "0.250", "12.5 %"]
+
+
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [
+        ({"objective": {"route": "direct"}, "routing": {"kind": "plain"}}, "the direct route"),
+        ({"objective": {"route": "log_ratio"}, "routing": {"kind": "plain"}}, "plain softmax decides"),
+        ({"objective": {"route": "log_ratio"}}, "plain softmax decides"),
+        ({"objective": {"route": "log_ratio"}, "routing": {"kind": "aopd"}}, "In these steps the plan sent nothing"),
+    ],
+)
+def test_why_nothing_is_sent(method: dict[str, object], why: str) -> None:
+    job = Job.model_validate(World().jobs[DONE] | {"resolved_spec": {"method": method}})
+    assert why in shape.unrouted(job)
 
 
 def test_agreement_is_the_cosine() -> None:

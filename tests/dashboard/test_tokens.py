@@ -6,9 +6,10 @@ import math
 
 import pytest
 
-from api.schemas import Sequence, Token
+from api.schemas import RouteEntry, Sequence, TeacherChoice, Token
+from dashboard.shaping import fields
 from dashboard.shaping import tokens as shape
-from dashboard.shaping.colors import STEPS, Scale
+from dashboard.shaping.colors import STEPS
 from tests.dashboard.fake_api import HOSTILE, sequence
 
 
@@ -23,9 +24,9 @@ def edited(token: Token, **changes: object) -> Token:
 
 
 def test_strip_shows_every_token_as_text(recorded: Sequence) -> None:
-    field = shape.FIELDS["log_ratio"]
-    used = shape.field_scale(field, [recorded])
-    drawn = shape.strip(recorded, field, used, place="p", selected=2)
+    shown = fields.offered([recorded])
+    used = fields.field_scale(fields.LOG_RATIO, [recorded])
+    drawn = shape.strip(recorded, fields.LOG_RATIO, used, shown.values(), place="p", selected=2)
     texts = [token["text"] for token in drawn["tokens"]]
     assert texts[3] == HOSTILE.replace(" ", "·")
     assert texts[4] == "‹U+202E›evil"
@@ -38,28 +39,29 @@ def test_strip_shows_every_token_as_text(recorded: Sequence) -> None:
         assert (shown["color"] > STEPS) == (token.log_ratio * STEPS / used.limit >= 0.5)
 
 
-def test_scale_is_shared_by_all_sequences(recorded: Sequence) -> None:
-    louder = recorded.model_copy(update={"tokens": [edited(token, log_ratio=-50.0) for token in recorded.tokens]})
-    assert shape.field_scale(shape.FIELDS["log_ratio"], [recorded, louder]).limit == 50.0
-
-
-def test_open_gates_do_not_look_extreme(recorded: Sequence) -> None:
-    halves = recorded.model_copy(update={"tokens": [edited(token, gate=0.5) for token in recorded.tokens]})
-    used = shape.field_scale(shape.FIELDS["gate"], [halves])
-    assert used.limit == 1.0
-    assert used.index(0.5) == STEPS // 2
-
-
-def test_note_says_that_it_clamps() -> None:
-    field = shape.FIELDS["log_ratio"]
-    assert "Clamped at the step's 98 % quantile, 3 tokens beyond it." in shape.scale_note(field, Scale(1.0, True, 3))
-    assert "Clamped" not in shape.scale_note(field, Scale(1.0, True, 0))
-
-
 def test_chain_reads_from_feedback_to_update(recorded: Sequence) -> None:
     token = edited(recorded.tokens[0], log_ratio=-1.5, return_=-2.0, advantage=-1.75, gate=0.5, coefficient=-0.875)
     assert [link.value for link in shape.chain(token)] == ["-1.500", "-2.000", "-1.750", "0.500", "-0.875"]
     assert [link.value for link in shape.chain(edited(token, return_=None, gate=None))][1::2] == ["–", "–"]
+    assert shape.parts(token) == []
+
+
+def test_chain_names_value_gates_and_parts(recorded: Sequence) -> None:
+    token = edited(
+        recorded.tokens[0],
+        value=-0.5,
+        gates={"tip": 1.0, "ta_opd": 0.25},
+        components={"log_ratio": -0.5, "temporal": None},
+    )
+    links = {link.label: link.value for link in shape.chain(token)}
+    assert list(links) == [
+        *("log-ratio r", "→ return", "value V", "→ advantage", "× gate tip", "× gate ta opd", "→ coefficient")
+    ]
+    assert (links["value V"], links["× gate tip"], links["× gate ta opd"]) == ("-0.500", "1.000", "0.250")
+    assert [(link.label, link.value) for link in shape.parts(token)] == [
+        ("= part log ratio", "-0.500"),
+        ("+ part temporal", "–"),
+    ]
 
 
 def test_verdict(recorded: Sequence) -> None:
@@ -97,6 +99,26 @@ def test_route_and_probe_largest_first(recorded: Sequence) -> None:
     assert list(probe["realised"].abs()) == sorted(probe["realised"].abs(), reverse=True)
     assert list(shape.route_table(probed)["weight"]) == [0.6, 0.3, 0.1]
     assert shape.route_table(edited(probed, route=[])) is None
+
+
+def test_a_route_beside_what_softmax_alone_would_do(recorded: Sequence) -> None:
+    token = edited(
+        recorded.tokens[0],
+        coefficient=-2.0,
+        route=[RouteEntry(id=1, text="a", weight=0.5), RouteEntry(id=2, text="b", weight=1.5)],
+        student_top=[],
+        teacher_top=[TeacherChoice(id=2, text="b", logp=-0.1, student_logp=math.log(0.25))],
+    )
+    table = shape.route_table(token)
+    assert list(table["token"]) == ["b", "a"]
+    assert list(table["weight"]) == [1.5, 0.5]
+    assert table["plain"][0] == pytest.approx(0.5)
+    assert math.isnan(table["plain"][1])
+    assert math.isnan(shape.route_table(edited(token, coefficient=None))["plain"][0])
+
+
+def test_probes_are_where_states_were_probed(recorded: Sequence) -> None:
+    probed = next(token for token in recorded.tokens if token.probe)
     assert shape.probe_table(edited(probed, probe=None)) is None
 
 

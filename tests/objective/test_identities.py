@@ -2,8 +2,8 @@
 
 Numbers in parentheses are those of the list of identities that every implementation must pass. Divergence gradients
 (1 to 4) are in test_divergences.py, signals and estimators (5, 9 to 11, 14) in test_signal.py and test_estimators.py,
-supports (16, 18 to 20, 23) in test_support.py, critics (28, 31) in test_gae.py, routes (36 to 38) in test_routing.py and
-test_relatives.py, alignment, padding and aggregation (42 to 49) in test_plan.py and the tests of the training step.
+supports (16, 18 to 20, 23) in test_support.py, critics (28, 31) in test_gae.py, routes (36 to 38) in test_routing.py
+and test_relatives.py, alignment, padding and aggregation (42 to 49) in test_plan.py and the tests of the training step.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import torch
 
 from opd_core.models import load_model, position_ids
 from opd_core.objective.targets import HiddenTarget
-from opd_core.rollout import by_length, completion_hidden, micro_batches, uniform_noise, write
+from opd_core.rollout import by_length, completion_hidden, micro_batches, uniform_noise, visit, visit_all, write
 from opd_core.rollout.sampling import behaviour_log_probs, sample
 from opd_core.spec import ModelSpec
 
@@ -127,6 +127,23 @@ def test_selected_and_reordered_rows_give_the_same_hidden_states(student):
     back = rollouts.reorder(order).reorder(order.argsort())
     torch.testing.assert_close(completion_hidden(student.trunk, back), whole, atol=2e-5, rtol=0)
     assert rollouts.reorder(order).lengths.add(rollouts.prompt_mask.sum(1)[order]).diff().min() >= 0
+
+
+def test_end_states_are_those_after_the_last_token(student):
+    """From an unpadded forward over prompt and completion; also where the batch is cut in pieces."""
+    rollouts = written(student)
+    assert 0 < int(rollouts.truncated.sum()) < len(rollouts)
+    with torch.no_grad():
+        whole = visit(student.trunk, rollouts)
+        pieces = visit_all(student.trunk, [rollouts.select(slice(0, 2)), rollouts.select(slice(2, None))])
+    assert torch.equal(whole.rows, completion_hidden(student.trunk, rollouts))
+    for row, prompt in enumerate(PROMPTS):
+        ids = torch.tensor([prompt + rollouts.tokens[row][rollouts.mask[row]].tolist()])
+        with torch.no_grad():
+            alone = student.trunk(ids, torch.ones_like(ids)).last_hidden_state[0, -1]
+        torch.testing.assert_close(whole.ends[row], alone, atol=2e-5, rtol=0)
+    torch.testing.assert_close(pieces.ends, whole.ends, atol=2e-5, rtol=0)
+    torch.testing.assert_close(pieces.rows, whole.rows, atol=2e-5, rtol=0)
 
 
 def test_sequences_lose_padding_and_nothing_else(student):

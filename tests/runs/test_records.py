@@ -1,5 +1,8 @@
+import io
 import math
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from opd_core.runs import records
@@ -25,6 +28,10 @@ def row(step, n=0, attempt=1, length=3):
         "length": length,
         "token_ids": list(range(length)),
         **{name: [value] * length for name in records.TOKEN_FLOATS},
+        "gate_names": ["tip", "window"],
+        "gate_weights": [[1.0, 0.5]] * length,
+        "component_names": ["return", "baseline"],
+        "component_values": [[value, -value]] * length,
         "student_top_ids": pairs,
         "student_top_logp": floats,
         "student_top_teacher_logp": floats,
@@ -98,6 +105,36 @@ def test_the_highest_attempt_wins_step_by_step(tmp_path):
     assert len(records.read_step(files, 7)) == 1
     assert records.recorded_steps(files)[7] == 1
     assert records.recorded_steps(files)[9] == 2
+
+
+ADDED = ("values", "gate_names", "gate_weights", "component_names", "component_values")
+
+
+def test_a_method_without_critic_gates_and_components_leaves_them_empty(tmp_path):
+    files = RunFiles(tmp_path)
+    none = {"values": None, "gate_names": [], "gate_weights": [[]] * 3, "component_names": []}
+    plain = row(1) | none | {"component_values": [[]] * 3}
+    records.write_part(files, [plain], 1, 1, 1)
+    assert same(records.read_step(files, 1)[0], plain)
+    assert same(records.decode(records.encode([plain]))[0], plain)
+
+
+def test_what_was_recorded_before_a_column_was_added_is_still_read(tmp_path):
+    files = RunFiles(tmp_path)
+    earlier = {key: value for key, value in row(1).items() if key not in ADDED}
+    old = pa.Table.from_pylist([earlier], schema=pa.schema([f for f in records.SCHEMA if f.name not in ADDED]))
+    sink = io.BytesIO()
+    pq.write_table(old, sink)
+    files.write_bytes(records.part_name(1, 1, 1), sink.getvalue())
+    records.write_part(files, [row(2)], 2, 2, 1)
+    expected = earlier | dict.fromkeys(ADDED)
+    assert same(records.read_step(files, 1)[0], expected)
+    assert same(records.read_steps(files, 1, 2)[1], row(2))
+    assert records.read_steps(files, 1, 2, columns=["values"])[0]["values"] is None
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, old.schema) as writer:
+        writer.write_table(old)
+    assert same(records.decode(sink.getvalue())[0], expected)
 
 
 def test_foreign_files_beside_the_parts_are_ignored(tmp_path):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from opd_core.objective.plan import PlanState
+from opd_core.recipes import load
 from opd_core.spec import OptimizerSpec
 from opd_core.tasks import Problem
 from opd_core.training.prompts import PromptOrder
 from opd_core.training.report import gap_recovered
 from opd_core.training.schedule import learning_rate
+from opd_core.training.step import plan_state
+from opd_core.training.tally import Tally
 
 
 def test_learning_rate_rises_and_falls():
@@ -56,3 +62,43 @@ def test_float32_weights_move_under_bfloat16_compute():
         optimizer.zero_grad()
     assert layer.weight.dtype == torch.float32
     assert float((layer.weight - before).detach().abs().mean()) > 1e-6
+
+
+def trainer(recipe: str, seed: int = 0):
+    spec = SimpleNamespace(seed=seed, schedule=SimpleNamespace(steps=10))
+    return SimpleNamespace(spec=spec, method=load(recipe).method, state=PlanState(running={"reward_mean": -1.0}))
+
+
+def test_chance_depends_on_seed_and_step_alone():
+    def drawn(step: int, seed: int = 0) -> list[float]:
+        return torch.rand(4, generator=plan_state(trainer("random-half", seed), step).generator).tolist()
+
+    assert drawn(3) == drawn(3)
+    assert drawn(3) != drawn(4)
+    assert drawn(3) != drawn(3, seed=1)
+
+
+def test_the_plan_sees_progress_statistics_and_the_critics_warm_up():
+    t = trainer("gae-opd")
+    assert t.method.credit.critic.warmup_steps > 0
+    ready = [plan_state(t, step).critic_ready for step in range(1, 21)]
+    assert ready == [step > t.method.credit.critic.warmup_steps for step in range(1, 21)]
+    assert plan_state(t, 1).progress == 0.0
+    assert plan_state(t, 10).progress == 0.9
+    assert plan_state(t, 1).running == {"reward_mean": -1.0}
+    assert plan_state(trainer("vopd"), 1).critic_ready
+
+
+def test_the_tally_goes_on_after_a_resume():
+    steps = [{"gate_tip_share": 0.5, "loss": 9.0}, {"gate_tip_share": 0.1, "critic_loss": 2.0}, {"gate_tip_share": 0.3}]
+    whole, first = Tally(), Tally()
+    for step in steps:
+        whole.add(step)
+    first.add(steps[0])
+    second = Tally(first.sums)
+    second.add(steps[1])
+    second.add(steps[2])
+    assert second.sums == whole.sums
+    assert whole.means("gate_tip_") == {"share": pytest.approx(0.3)}
+    assert whole.means("critic_") == {"loss": 2.0}
+    assert first.means("gate_tip_") == {"share": 0.5}  # its own sums are not the other's

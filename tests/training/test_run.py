@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from opd_core.recipes import names
+from opd_core.recipes import load, names
 from opd_core.runs import records
 from opd_core.runs.artifacts import RunFiles
 from opd_core.spec import JobSpec, UserError
@@ -82,17 +82,80 @@ def test_a_run_leaves_a_model_a_report_and_records(tiny_spec, tmp_path):
 
 @pytest.mark.parametrize("recipe", names())
 def test_every_recipe_trains_and_teaches(recipe, tiny_spec, tmp_path):
-    """The KL to the teacher falls on the student's own rollouts."""
+    """The KL to the teacher falls on the student's own rollouts: per token, or per sequence where that is credited."""
     spec = tiny_spec(
         recipe=recipe,
-        rollout={"prompts_per_step": 16, "max_new_tokens": 8},
+        rollout={"prompts_per_step": 8, "samples_per_prompt": 2, "max_new_tokens": 8},
         optimizer={"lr": 5e-3, "warmup_steps": 2},
-        schedule={"steps": 100, "evaluate_every": 0, "checkpoint_every": 0},
+        schedule={"steps": 60, "evaluate_every": 0, "checkpoint_every": 0},
         telemetry={"sequences_per_step": 0},
     )
     _, said = run(spec, tmp_path / "out")
-    kl = [m["values"]["kl"] for m in said if m["type"] == "metrics" and m["step"] > 0]
-    assert sum(kl[-5:]) < 0.7 * sum(kl[:5])
+    metrics = [m["values"] for m in said if m["type"] == "metrics" and m["step"] > 0]
+    method = load(recipe).method
+    if any(regularizer.kind == "reward_sign" for regularizer in method.regularizers):
+        # The verifier alone says in which direction: only that it goes somewhere is sure.
+        assert all(values["grad_norm"] > 0 for values in metrics)
+        return
+    over_time = method.credit.discount > 0
+    apart = [values["kl"] * (values["length_mean"] if over_time else 1.0) for values in metrics]
+    assert sum(apart[-5:]) < 0.8 * sum(apart[:5])
+
+
+def test_a_collapse_is_reported(tiny_spec, tmp_path):
+    """Undiscounted log-ratio returns make ending early pay: this run ends its answers, and says so."""
+    sections = short("return-to-go", 60)
+    sections |= {"rollout": {"prompts_per_step": 8, "samples_per_prompt": 2, "max_new_tokens": 8}}
+    report, said = run(tiny_spec(**sections), tmp_path / "out")
+    (finding,) = report["health"]
+    assert finding["check"] == "early_stopping"
+    assert finding["sentence"] in report["warnings"]
+    (event,) = [m for m in said if m["type"] == "event" and m["name"] == "health"]
+    assert event["level"] == "warning"
+    assert event["message"] == finding["sentence"]
+    assert event["data"] == {name: finding[name] for name in ("check", "since_step", "value")}
+
+
+def short(recipe: str, steps: int, method: dict | None = None, **schedule) -> dict:
+    """A run of a few steps without evaluation or telemetry."""
+    return {
+        "recipe": recipe,
+        "method": method or {},
+        "optimizer": {"lr": 5e-3, "warmup_steps": 1},
+        "schedule": {"steps": steps, "evaluate_every": 0, "checkpoint_every": 0, **schedule},
+        "telemetry": {"sequences_per_step": 0},
+    }
+
+
+def gae(**critic) -> dict:
+    return {"credit": {"estimator": "gae", "gamma": 0.9, "lam": 0.5, "critic": {"warmup_steps": 1, **critic}}}
+
+
+@pytest.mark.parametrize("hidden", [0, 64])
+def test_a_critic_that_is_not_asked_changes_no_bit_of_the_student(hidden, tiny_spec, tmp_path):
+    """gamma 0 and form split: whatever the critic says, the update is vOPD's, over several steps and clippings."""
+    run(tiny_spec(**short("vopd", 6)), tmp_path / "off")
+    method = gae(form="split", warmup_steps=0, hidden=hidden)
+    method["credit"] |= {"gamma": 0.0, "baseline": "none"}
+    _, said = run(tiny_spec(**short("vopd", 6, method)), tmp_path / "on")
+    assert same_weights(tmp_path / "off", tmp_path / "on")
+    learned = [m["values"]["critic_grad_norm"] for m in said if m["type"] == "metrics" and m["step"] > 0]
+    assert len(learned) == 6
+    assert all(norm > 0 for norm in learned)
+
+
+def test_the_critic_learns_before_it_is_heard(tiny_spec, tmp_path):
+    """During its warm-up the credit is immediate, afterwards it is not. At a student that rests its error falls."""
+    sections = short("tml-opd", 60, gae(form="split", warmup_steps=3))
+    sections |= {"optimizer": {"lr": 1e-12}, "rollout": {"prompts_per_step": 32, "max_new_tokens": 8}}
+    _, said = run(tiny_spec(**sections), tmp_path / "out")
+    metrics = [m["values"] for m in said if m["type"] == "metrics" and m["step"] > 0]
+    temporal = [values["size_temporal"] for values in metrics]
+    assert max(temporal[:3]) < 1e-6 < min(temporal[3:])
+    losses = [values["critic_loss"] for values in metrics]
+    assert sum(losses[-10:]) < 0.7 * sum(losses[5:15])
+    exported = load_file(tmp_path / "out" / "student" / "model.safetensors")
+    assert not [name for name in exported if "critic" in name or "inner" in name]
 
 
 def test_telemetry_and_evaluation_do_not_touch_the_weights(tiny_spec, tmp_path):
@@ -139,6 +202,104 @@ def test_stopped_and_resumed_ends_with_the_same_bits(tiny_spec, tmp_path):
     assert halves["budget"]["student_tokens"] == whole["budget"]["student_tokens"]
     assert halves["accuracy"] == whole["accuracy"]
     assert halves["self_check"] == whole["self_check"]
+
+
+RESUMED = {
+    "gae": ("tml-opd", {**gae(), "gates": [{"kind": "random", "share": 0.5}]}),
+    "critic that shapes the trunk": ("tml-opd", gae(form="value", detach_trunk=False)),
+    "reference": ("stable-opd", {}),
+    "reward": ("kdrl", {}),
+}
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_everything_that_a_method_remembers_survives_a_resume(name, tiny_spec, tmp_path):
+    """Critic, its optimizer, running statistics, random gates, the reference: bit for bit."""
+    spec = tiny_spec(**short(*RESUMED[name][:1], 6, RESUMED[name][1], checkpoint_every=3))
+    whole, _ = run(spec, tmp_path / "whole")
+    said: list[dict] = []
+    with pytest.raises(Stopped):
+        train(
+            spec,
+            tmp_path / "halves",
+            emit=said.append,
+            should_stop=lambda: any(m["type"] == "progress" and m["step"] == 3 for m in said),
+        )
+    halves, again = run(spec, tmp_path / "halves", attempt=2)
+    assert [m["step"] for m in again if m["type"] == "progress"] == [4, 5, 6]
+    assert same_weights(tmp_path / "whole", tmp_path / "halves")
+    last = [out / "checkpoints" for out in (tmp_path / "whole", tmp_path / "halves")]
+    for file in ("critic.safetensors", "critic_optimizer.safetensors"):
+        paths = [folder / f"step-000006.a{attempt}" / file for attempt, folder in enumerate(last, 1)]
+        assert [path.exists() for path in paths] == [name in list(RESUMED)[:2]] * 2
+        if paths[0].exists():
+            left, right = map(load_file, paths)
+            assert left.keys() == right.keys()
+            assert all(torch.equal(left[key], right[key]) for key in left)
+    assert halves["budget"]["flops"] == whole["budget"]["flops"]
+
+
+def test_the_report_says_what_the_method_really_did(tiny_spec, tmp_path):
+    method = {**gae(), "gates": [{"kind": "random", "share": 0.25}], "regularizers": [{"kind": "entropy"}]}
+    report, said = run(tiny_spec(**short("tml-opd", 4, method)), tmp_path / "out")
+    checklist, metrics = report["checklist"], [m["values"] for m in said if m["type"] == "metrics" and m["step"] > 0]
+
+    def mean(name: str) -> float:
+        return pytest.approx(sum(values[name] for values in metrics) / 4)
+
+    (gate,) = checklist["gates"]
+    assert gate["kind"] == "random"
+    assert gate["realised"]["share"] == mean("gate_random_share")
+    assert 0.2 < gate["realised"]["share"] < 0.3
+    assert checklist["regularizers"] == report["spec"]["method"]["regularizers"]
+    assert checklist["importance"]["realised"]["mean"] == mean("importance_mean")
+    assert checklist["credit"]["critic"]["realised"]["explained_variance"] == mean("critic_explained_variance")
+    assert checklist["reward"] is None
+    assert report["health"] == []
+
+    report, _ = run(tiny_spec(**short("vopd-cr-opd", 2)), tmp_path / "routed")
+    checklist = report["checklist"]
+    assert 0 < checklist["routing"]["realised"]["triggered"] < 1
+    assert checklist["gates"] == []
+    assert "critic" not in checklist["credit"]
+
+
+def test_the_reference_is_the_student_of_the_start_and_its_work_is_counted(tiny_spec, tmp_path, monkeypatch):
+    from opd_core.training import step as module
+
+    plain, _ = run(tiny_spec(**short("stable-opd", 4, {"regularizers": [{"kind": "entropy"}]})), tmp_path / "plain")
+    apart = []
+
+    def look(_trainer, _step, update):
+        apart.append(float((update.student.hidden - update.feedback.context.reference.hidden).abs().max()))
+
+    monkeypatch.setattr(module, "_recorder", look)
+    report, _ = run(tiny_spec(**short("stable-opd", 4)), tmp_path / "out")
+    assert apart[0] < 1e-5
+    assert apart == sorted(apart)
+    assert apart[-1] > 0.01
+
+    def flops_per_token(report: dict) -> float:
+        return report["budget"]["flops"] / report["budget"]["teacher_tokens"]
+
+    parameters = report["models"]["student"]["parameters"]
+    assert flops_per_token(report) - flops_per_token(plain) == pytest.approx(2 * parameters)
+    assert report["checklist"]["models"]["reference"]
+
+
+def test_rewards_are_the_verifiers_and_checked_once(tiny_spec, tmp_path, monkeypatch):
+    from opd_core.training import step as module
+
+    calls, seen = [], []
+    verify, context = module.verify, module.feedback_context
+    monkeypatch.setattr(module, "verify", lambda *a: calls.append(1) or [i % 3 == 0 for i, _ in enumerate(verify(*a))])
+    monkeypatch.setattr(module, "feedback_context", lambda *a, **k: seen.append(k) or context(*a, **k))
+    run(tiny_spec(**short("kdrl", 3)), tmp_path / "out")
+    assert len(calls) == 3
+    for known in seen:
+        assert known["reward"].tolist() == [float(i % 3 == 0) for i in range(12)]
+        # Six prompts, two samples each, in whatever order their lengths put them.
+        assert sorted(known["group"].tolist()) == [i // 2 for i in range(12)]
 
 
 def test_killed_and_resumed_ends_with_the_same_bits(tiny_spec, tmp_path):

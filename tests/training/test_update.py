@@ -2,78 +2,73 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from opd_core.models import load_model
-from opd_core.objective.plan import PlanState
-from opd_core.recipes import load, names
-from opd_core.rollout import Rollouts, uniform_noise, write
-from opd_core.spec import ModelSpec
+from opd_core.objective.feedback import Feedback
+from opd_core.objective.targets import DenseTarget
+from opd_core.recipes import names
+from opd_core.rollout import Rollouts, visit
+from opd_core.spec import MethodSpec
 from opd_core.spec.variables.aggregation import Aggregation
-from opd_core.teachers import score
-from opd_core.training.student_step import StudentStep
-from opd_core.training.update import Update
 
-PROMPTS = [[5, 6, 7, 8], [9], [10, 11], [5, 6, 7, 8, 9, 10, 11], [12, 13, 14], [3, 4]]
+CRITICS = ["gae value", "gae split", "gae differential", "gae per_token"]
+METHODS = [*names(), *CRITICS]
+# Chance is drawn token by token in the batch's own order.
+ORDERED = ["random-half"]
 
 
-@pytest.fixture(scope="module")
-def pair(tiny_world):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPD_MODEL_ROOTS", str(tiny_world.root))
-        return tuple(
-            load_model(ModelSpec(model=str(path)), device="cpu", trainable=role == "student", role=role)
-            for role, path in (("student", tiny_world.student), ("teacher", tiny_world.teacher))
+@pytest.fixture
+def gradients(world):
+    """(loss of student and critic, gradients by name) of an update."""
+
+    def take(method, batch=None, **options):
+        update, module = world.update(method, batch, **options)
+        losses = update.take_gradients()
+        found = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+        return (losses.student, losses.critic), found
+
+    return take
+
+
+@pytest.fixture
+def method_named():
+    from opd_core.recipes import load
+
+    def named(name):
+        if name not in CRITICS:
+            return load(name).method
+        more = {"gae split": {"end_of_sequence": "immediate"}, "gae differential": {"detach_trunk": False}}
+        critic = {"form": name.split()[1], **more.get(name, {})}
+        credit = {"estimator": "gae", "gamma": 0.9, "lam": 0.5, "critic": critic}
+        return MethodSpec.model_validate(
+            {"objective": {"route": "log_ratio"}, "support": {"kind": "sampled"}, "credit": credit}
         )
 
-
-@pytest.fixture(scope="module")
-def rollouts(pair):
-    noise = uniform_noise(0, 1, [(i, 0) for i in range(len(PROMPTS))], 12)
-    written = write(pair[0], PROMPTS, max_new_tokens=12, noise=noise)
-    assert len(set(written.lengths.tolist())) > 1  # a test of equal lengths would hide a local normaliser
-    return written
-
-
-def gradients(pair, rollouts, method, micro_tokens=10_000):
-    student, teacher = pair
-    module = StudentStep(student.trunk, student.head)
-    module.zero_grad(set_to_none=True)
-    update = Update(
-        method=method,
-        module=module,
-        rollouts=rollouts,
-        scores=score(teacher, rollouts, micro_tokens=micro_tokens),
-        micro_tokens=micro_tokens,
-        state=PlanState(),
-    )
-    loss = update.take_gradients()
-    return loss, {name: p.grad.clone() for name, p in student.model.named_parameters()}
+    return named
 
 
 def assert_same(found, expected):
-    assert found[0] == pytest.approx(expected[0], rel=1e-5)
+    assert found[0] == pytest.approx(expected[0], rel=1e-5, abs=1e-6)
+    assert found[1].keys() == expected[1].keys()
     for name, gradient in expected[1].items():
         scale = float(gradient.abs().max())
         torch.testing.assert_close(found[1][name], gradient, atol=1e-5 * scale, rtol=0)
 
 
-def method_of(name, per):
-    return load(name).method.model_copy(update={"aggregation": Aggregation(per=per)})
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("per", "micro_tokens"), [("token", 1), ("sequence", 30), ("token", 60)])
+def test_accumulation_changes_nothing(name, per, micro_tokens, gradients, method_named):
+    method = method_named(name).model_copy(update={"aggregation": Aggregation(per=per)})
+    assert_same(gradients(method, micro_tokens=micro_tokens), gradients(method))
 
 
-@pytest.mark.parametrize("name", names())
-@pytest.mark.parametrize("per", ["token", "sequence"])
-@pytest.mark.parametrize("micro_tokens", [1, 30, 60])
-def test_accumulation_changes_nothing(name, per, micro_tokens, pair, rollouts):
-    method = method_of(name, per)
-    assert_same(gradients(pair, rollouts, method, micro_tokens), gradients(pair, rollouts, method))
-
-
-@pytest.mark.parametrize("name", names())
-def test_wider_padding_changes_nothing(name, pair, rollouts):
+@pytest.mark.parametrize("name", METHODS)
+def test_wider_padding_changes_nothing(name, world, gradients, method_named):
     pad = torch.nn.functional.pad
+    rollouts = world.batch.rollouts
     wide = Rollouts(
         pad(rollouts.prompts, (5, 0), value=7),
         pad(rollouts.prompt_mask, (5, 0), value=False),
@@ -82,37 +77,83 @@ def test_wider_padding_changes_nothing(name, pair, rollouts):
         pad(rollouts.behaviour_logp, (0, 4)),
         rollouts.truncated,
     )
-    method = method_of(name, "token")
-    assert_same(gradients(pair, wide, method), gradients(pair, rollouts, method))
+    method = method_named(name)
+    assert_same(gradients(method, replace(world.batch, rollouts=wide)), gradients(method))
 
 
-@pytest.mark.parametrize("name", names())
-def test_the_order_of_sequences_changes_nothing(name, pair, rollouts):
-    order = torch.tensor([3, 0, 5, 1, 4, 2])
-    fields = (getattr(rollouts, field)[order] for field in Rollouts.__dataclass_fields__)
-    method = method_of(name, "token")
-    assert_same(gradients(pair, Rollouts(*fields), method), gradients(pair, rollouts, method))
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ORDERED])
+def test_the_order_of_sequences_changes_nothing(name, world, gradients, method_named):
+    method = method_named(name)
+    assert_same(gradients(method, world.batch.reorder(torch.tensor([3, 0, 5, 1, 4, 2]))), gradients(method))
 
 
-@pytest.mark.parametrize("name", names())
-def test_a_shifted_teacher_is_another_update(name, pair, rollouts):
+@pytest.mark.parametrize("name", METHODS)
+def test_a_shifted_teacher_is_another_update(name, gradients, method_named):
     """Teacher scores one position off must not pass for the right ones."""
-    from opd_core.objective.targets import HiddenTarget
+    method = method_named(name)
+    (_, right), (_, wrong) = gradients(method), gradients(method, shift=1)
+    assert max(float((right[part] - wrong[part]).abs().max()) for part in right) > 1e-4
 
-    student, teacher = pair
-    module = StudentStep(student.trunk, student.head)
-    found = []
-    for shift in (0, 1):
-        module.zero_grad(set_to_none=True)
-        scores = score(teacher, rollouts, micro_tokens=10_000)
-        moved = HiddenTarget(scores.hidden.roll(shift, 0), scores.head)
-        update = Update(
-            method=load(name).method,
-            module=module,
-            rollouts=rollouts,
-            scores=moved,
-            micro_tokens=10_000,
-            state=PlanState(),
-        )
-        found.append(update.take_gradients())
-    assert abs(found[0] - found[1]) > 1e-3
+
+@pytest.mark.parametrize("name", CRITICS)
+def test_the_critic_learns_from_its_own_loss_alone(name, world, gradients, method_named):
+    """The student's gradient is the same without the critic's loss, unless the critic may shape the trunk."""
+    method = method_named(name)
+    _, found = gradients(method)
+    quiet = method.model_copy(
+        update={
+            "credit": method.credit.model_copy(
+                update={"critic": method.credit.critic.model_copy(update={"loss_weight": 1e-30})}
+            )
+        }
+    )
+    _, without = gradients(quiet)
+    shaped = [not torch.equal(found[part], without[part]) for part in found if part.startswith("trunk")]
+    assert any(shaped) is not method.credit.critic.detach_trunk
+    assert all(float(found[part].abs().max()) > 0 for part in found if part.startswith("critic.last"))
+
+
+def test_values_and_bootstrap_are_those_of_the_critic_at_the_states(world, method_named):
+    """By hand: u = mean + std x raw; after the last token of a truncated rollout V = -(K + mean r) + gamma u."""
+    method = method_named("gae differential")
+    update, module = world.update(method)
+    update.take_gradients()
+    rollouts, feedback = world.batch.rollouts, update.feedback
+    with torch.no_grad():
+        ours, theirs = (visit(lm.trunk, rollouts) for lm in (world.student, world.teacher))
+        values = module.critic(ours.rows, -0.5, 0.8)
+        outputs = module.critic(ours.ends, -0.5, 0.8)
+        nothing = torch.zeros(len(rollouts), 1, dtype=torch.long)
+        kl = Feedback.from_rows(
+            DenseTarget(world.student.head(ours.ends)),
+            DenseTarget(world.teacher.head(theirs.ends)),
+            nothing,
+            torch.ones_like(nothing),
+        ).kl[:, 0]
+    torch.testing.assert_close(feedback.values[rollouts.mask], values, atol=1e-5, rtol=0)
+    assert bool((feedback.values[~rollouts.mask] == 0).all())
+    expected = torch.where(rollouts.truncated, 0.9 * outputs - (kl - 0.3), 0.0)
+    torch.testing.assert_close(feedback.bootstrap, expected, atol=1e-5, rtol=0)
+    assert torch.equal(feedback.truncated, rollouts.truncated)
+
+
+def test_the_context_tells_special_tokens_from_ends(world, method_named):
+    context = world.context(method_named("vopd"), world.batch)
+    assert context.eos_ids == world.student.eos_ids
+    assert world.student.pad_id in context.special_ids
+    assert not set(context.special_ids) & set(context.eos_ids)
+    assert max(context.special_ids) < world.student.vocab_size
+    assert context.behaviour_logp is world.batch.rollouts.behaviour_logp
+
+
+def test_the_vocabulary_is_scanned_once(world, method_named, monkeypatch):
+    """Favourites come with the feedback's own scan."""
+    from opd_core.objective.candidates import top_candidates
+
+    calls = []
+    monkeypatch.setattr(
+        "opd_core.objective.feedback.top_candidates", lambda *a, **k: (calls.append(1), top_candidates(*a, **k))[1]
+    )
+    update, _ = world.update(method_named("topk-tail"))
+    update.take_gradients()
+    assert len(calls) == 1

@@ -1,0 +1,83 @@
+"""What the strip can be coloured by."""
+
+from __future__ import annotations
+
+import pytest
+
+from api.schemas import Sequence, Token
+from dashboard.shaping import fields
+from dashboard.shaping.colors import STEPS, Scale
+from tests.dashboard.fake_api import sequence
+
+
+@pytest.fixture
+def recorded() -> Sequence:
+    """A sequence as the API sends it."""
+    return Sequence.model_validate(sequence(7, 1))
+
+
+@pytest.fixture
+def whole() -> Sequence:
+    """One of a run with a critic, two gates and three parts."""
+    return Sequence.model_validate(sequence(7, 1, whole=True))
+
+
+def edited(token: Token, **changes: object) -> Token:
+    return token.model_copy(update=changes)
+
+
+def every(sequence: Sequence, **changes: object) -> Sequence:
+    """The sequence with the same changes to all of its tokens."""
+    return sequence.model_copy(update={"tokens": [edited(token, **changes) for token in sequence.tokens]})
+
+
+STATE = ["kl", "entropy_student", "entropy_teacher"]
+
+
+def test_a_run_offers_what_it_has(recorded: Sequence, whole: Sequence) -> None:
+    assert list(fields.offered([whole])) == [
+        *("log_ratio", "return_", "value", "advantage", "gate", "gate:tip", "gate:prefix_weight", "coefficient"),
+        *("part:log_ratio", "part:baseline", "part:temporal", *STATE),
+    ]
+    assert list(fields.offered([recorded])) == ["log_ratio", "return_", "advantage", "gate", "coefficient", *STATE]
+    direct = every(recorded, gate=1.0, advantage=0.0, coefficient=0.0)
+    assert list(fields.offered([direct])) == ["log_ratio", "return_", *STATE]
+    assert list(fields.offered([direct, whole])) == list(fields.offered([whole]))
+    assert list(fields.offered([])) == ["log_ratio", "return_", *STATE]
+
+
+def test_fields_read_their_own_number(whole: Sequence) -> None:
+    offered, token = fields.offered([whole]), whole.tokens[4]
+    assert offered["value"].read(token) == token.value
+    assert offered["gate:prefix_weight"].read(token) == token.gates["prefix_weight"]
+    assert offered["part:temporal"].read(token) == token.components["temporal"]
+    assert offered["part:temporal"].read(edited(token, components={})) is None
+    assert [field.key for field in offered.values() if not field.signed] == [
+        *("gate", "gate:tip", "gate:prefix_weight", *STATE)
+    ]
+
+
+def test_a_lone_gate_or_part_is_not_offered_twice(whole: Sequence) -> None:
+    one = every(whole, gates={"ta_opd": 0.5}, components={"return": 1.0})
+    offered = fields.offered([one])
+    assert offered["gate"].label == "gate ta opd"
+    assert not [key for key in offered if ":" in key]
+    assert fields.offered([whole])["gate"].label == "all gates"
+
+
+def test_scale_is_shared_by_all_sequences(recorded: Sequence) -> None:
+    louder = recorded.model_copy(update={"tokens": [edited(token, log_ratio=-50.0) for token in recorded.tokens]})
+    assert fields.field_scale(fields.LOG_RATIO, [recorded, louder]).limit == 50.0
+
+
+def test_open_gates_do_not_look_extreme(recorded: Sequence) -> None:
+    halves = recorded.model_copy(update={"tokens": [edited(token, gate=0.5) for token in recorded.tokens]})
+    used = fields.field_scale(fields.all_gates([]), [halves])
+    assert used.limit == 1.0
+    assert used.index(0.5) == STEPS // 2
+
+
+def test_note_says_that_it_clamps() -> None:
+    field = fields.LOG_RATIO
+    assert "Clamped at the step's 98 % quantile, 3 tokens beyond it." in fields.scale_note(field, Scale(1.0, True, 3))
+    assert "Clamped" not in fields.scale_note(field, Scale(1.0, True, 0))
