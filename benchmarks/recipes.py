@@ -18,8 +18,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.progress import track
-
 from api.client import Client
 from benchmarks.machine import describe_machine, keep
 from cli.stopping import StopRequest
@@ -49,12 +47,15 @@ def main() -> None:
         os.environ["OPD_HOME"] = home
         ensure(Path(home))
         settings = Settings()
-        service = Service(UpOptions(settings, dashboard=False), StopRequest().install(), lambda _: None)
+        service = Service(UpOptions(settings, dashboard=False), StopRequest(), lambda _: None)
         try:
             address = service.start()
             with Client(address.api_url, settings.token()) as client:
-                found = smoke(client, arguments.recipes, DEMO, steps=arguments.steps)
-                rows = list(track(found, total=len(arguments.recipes), description="recipes"))
+                rows = []
+                for row in smoke(client, arguments.recipes, DEMO, steps=arguments.steps):
+                    rows.append(row)
+                    said = row["problem"] or f"passed in {row['seconds']} s"
+                    print(f"{len(rows)}/{len(arguments.recipes)} {row['name']}: {said}", flush=True)
         finally:
             service.stop()
     print(as_table(rows))

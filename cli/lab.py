@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 from rich.console import Console
@@ -14,7 +14,7 @@ from rich.table import Table
 
 from cli import specs
 from opd_core import recipes
-from opd_core.spec import JobSpec, MethodSpec, UserError
+from opd_core.spec import MethodSpec, UserError
 
 if TYPE_CHECKING:
     from opd_core.objective.chain import Chain
@@ -56,7 +56,7 @@ def lab(names: list[str], overrides: list[str], *, critic: CriticKind, seed: int
     if overrides and not names:
         raise UserError("--set: name the recipes that it is for, as in: opd lab gae-opd --set credit.gamma=0.5")
     changes = specs.overrides(overrides)
-    methods = {name: method_of(name, changes) for name in names or recipes.names()}
+    methods = {name: recipes.adapt(name, changes) for name in names or recipes.names()}
     table = Table("recipe", box=None, padding=(0, 1, 0, 0), header_style="bold")
     for heading in COLUMNS:
         table.add_column(heading.replace(" ", "\n"), justify="right", vertical="bottom", no_wrap=True)
@@ -79,19 +79,6 @@ def lab(names: list[str], overrides: list[str], *, critic: CriticKind, seed: int
     out.print(legend)
     for note in NOTES:
         out.print(f"\n{note}", highlight=False, markup=False)
-
-
-def method_of(recipe: str, changes: dict[str, Any]) -> MethodSpec:
-    """The recipe's method under changes to it, as a job would get it. Raises UserError."""
-    job = JobSpec.model_validate(
-        {
-            "name": "lab",
-            "student": {"model": "demo/student"},
-            "teacher": {"model": "demo/teacher"},
-            "task": {"name": "demo/word-problems"},
-        }
-    )
-    return recipes.resolve(job.model_copy(update={"recipe": recipe, "method": changes})).method_spec()
 
 
 def measure(method: MethodSpec, *, critic: CriticKind = "exact", seed: int = 0) -> tuple[Chain, Measurement]:
@@ -126,7 +113,7 @@ def number(value: float | None) -> str:
     return "0" if abs(value) < 1e-9 else f"{value:.2f}"
 
 
-def chains(methods: Any, seed: int) -> Iterator[str]:
+def chains(methods: Iterable[MethodSpec], seed: int) -> Iterator[str]:
     """One line about each chain that these methods are measured on."""
     from opd_core.objective import chain as chain_module
     from opd_core.objective import exact

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cli.lab import COLUMNS, NOTES, cells, chains, measure, method_of
-from opd_core.recipes import load, names
+from cli.lab import COLUMNS, NOTES, cells, chains, measure
+from opd_core.recipes import adapt, load, names
 from opd_core.spec import MethodSpec
 
 TARGET = Path(__file__).with_name("lab.md")
@@ -65,7 +65,7 @@ def document(recipes: Iterable[str] | None = None) -> str:
 
 def with_small_k(recipe: str) -> MethodSpec:
     """The recipe with every number of favourites at most ``SMALL_K``."""
-    return method_of(recipe, _smaller(load(recipe).method.model_dump(mode="json")))
+    return adapt(recipe, _smaller(load(recipe).method.model_dump(mode="json")))
 
 
 def _smaller(value: Any) -> Any:

@@ -100,15 +100,19 @@ def resolve(spec: JobSpec) -> JobSpec:
     regularizers) are replaced as a whole. Resolving twice changes nothing. Raises UserError that names the field of a
     bad override.
     """
-    recipe = load(spec.recipe)
-    merged = _overlay(recipe.method.model_dump(mode="json"), spec.method)
-    try:
-        method = MethodSpec.model_validate(merged)
-    except ValidationError as error:
-        raise describe(error, prefix="method", data=merged) from error
+    method = adapt(spec.recipe, spec.method)
     resolved = spec.model_copy(update={"method": method.model_dump(mode="json")})
     resolved.check_method()
     return resolved
+
+
+def adapt(recipe: str, changes: dict[str, Any]) -> MethodSpec:
+    """The recipe's method under changes to it, laid over as ``resolve`` does. Raises UserError."""
+    merged = _overlay(load(recipe).method.model_dump(mode="json"), changes)
+    try:
+        return MethodSpec.model_validate(merged)
+    except ValidationError as error:
+        raise describe(error, prefix="method", data=merged) from error
 
 
 def _overlay(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:

@@ -108,10 +108,9 @@ def stories(generator: random.Random, *, held_out: bool) -> Iterator[Story]:
 def distinct_stories(count: int, *, seed: str, held_out: bool) -> list[Story]:
     """The first ``count`` different stories of a seed."""
     found: dict[Story, None] = {}
-    for story in stories(random.Random(seed), held_out=held_out):  # noqa: S311
-        found.setdefault(story)
-        if len(found) == count:
-            break
+    source = stories(random.Random(seed), held_out=held_out)  # noqa: S311
+    while len(found) < count:
+        found.setdefault(next(source))
     return list(found)
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.lab import COLUMNS, cells, measure, method_of, number
+from cli.lab import COLUMNS, cells, measure, number
 from cli.main import app
-from opd_core.recipes import load, names
+from opd_core.recipes import adapt, load, names
 from opd_core.spec import UserError
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -110,10 +110,10 @@ def test_the_command_line_starts_without_torch() -> None:
 
 
 def test_overrides_are_those_of_a_job() -> None:
-    assert method_of("topk-tail", {"support": {"k": 3}}).support.k == 3
-    assert method_of("vopd", {}) == load("vopd").method
+    assert adapt("topk-tail", {"support": {"k": 3}}).support.k == 3
+    assert adapt("vopd", {}) == load("vopd").method
     with pytest.raises(UserError, match=r"method\.support\.k"):
-        method_of("topk-tail", {"support": {"k": 0}})
+        adapt("topk-tail", {"support": {"k": 0}})
 
 
 def test_only_an_exact_zero_is_written_without_decimals() -> None:

@@ -95,6 +95,8 @@ CREDITS = st.fixed_dictionaries(
         "critic": CRITICS,
     },
 )
+# Two scores of one model differ by more than nothing: a margin below that fires like none.
+MARGINS = st.one_of(between(-1.0, 0.0), between(1e-3, 1.0))
 ROUTINGS = st.one_of(
     one("plain"),
     one(
@@ -108,7 +110,7 @@ ROUTINGS = st.one_of(
         strength=between(0.0, 1.0),
         fallback=st.sampled_from(["abstain", "plain", "down_weight", "forward_kl"]),
     ),
-    one("aopd", k=k, margin=between(-1.0, 1.0), form=st.sampled_from(["tail", "raw"]), weight=between(0.1, 2.0)),
+    one("aopd", k=k, margin=MARGINS, form=st.sampled_from(["tail", "raw"]), weight=between(0.1, 2.0)),
     one("apo", anchor=st.sampled_from(["teacher", "reference"]), k=k),
     one("outlier", trust=between(0.01, 0.9), handling=st.sampled_from(["clip", "mask", "forward_kl"]), k=k),
 )

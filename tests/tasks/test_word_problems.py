@@ -47,6 +47,10 @@ def test_the_task_is_large_distinct_and_disjoint(task) -> None:
     assert len({problem.id for problem in (*task.train, *task.eval)}) == len(task.train) + 240
 
 
+def test_no_examination_holds_nothing_out() -> None:
+    assert words.distinct_stories(0, seed="eval 0", held_out=True) == []
+
+
 def test_no_arithmetic_of_the_examination_is_ever_trained(task) -> None:
     """Not only the text: start and changes of a held-out problem never occur in training, for any seed."""
 
