@@ -56,7 +56,7 @@ def _token(row: Row, position: int, vocabulary: Sequence[str]) -> dict[str, Any]
         "logp_teacher": value("logp_teacher"),
         "log_ratio": value("log_ratio"),
         "return": value("returns"),
-        "value": value("returns"),
+        "value": value("values"),
         "advantage": value("advantages"),
         "gate": value("gates"),
         "gates": named("gate_names", "gate_weights"),

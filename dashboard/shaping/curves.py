@@ -29,6 +29,7 @@ class Curve:
     stacked: bool = False
     share: bool = False  # shown in percent
     whole: bool = False  # the axis always ends at 100 %
+    from_zero: bool = False  # what hardly moves must look still
 
 
 LEARNING = [
@@ -59,7 +60,7 @@ OBJECTIVE = [
         share=True,
     ),
     Curve("gate_share", "Tokens that a gate lets speak", "%", {}, family=("gate_", "_share"), share=True),
-    Curve("gate_weight", "Mean gate", "0 silenced, 1 as it is", {}, family=("gate_", "_weight")),
+    Curve("gate_weight", "Mean gate", "0 silenced, 1 as it is", {}, family=("gate_", "_weight"), from_zero=True),
     Curve("size", "Update by part", "mean |coefficient|, nats", {}, family=("size_", "")),
     Curve(
         "importance",
@@ -178,7 +179,7 @@ def option(
         },
         "yAxis": {
             "type": "value",
-            "scale": not curve.stacked,
+            "scale": not (curve.stacked or curve.from_zero),
             **({"min": 0} if curve.share else {}),
             **({"max": 100} if curve.whole else {}),
         },

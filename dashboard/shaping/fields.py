@@ -30,7 +30,9 @@ def _attribute(name: str, label: str, meaning: str, *, signed: bool = True) -> F
 _LOUD = "how loudly the token speaks in the update: 0 silenced, 1 as it is"
 LOG_RATIO = _attribute("log_ratio", "log-ratio r", "log p(teacher) − log π(student) of the sampled token, in nats")
 RETURN = _attribute("return_", "return", "log-ratios of this token and all later ones, summed up, in nats")
-VALUE = _attribute("value", "value V", "what the critic expected of the return at this state")
+VALUE = _attribute(
+    "value", "value V", "the return that the critic expected at this state, discounted as the recipe says, in nats"
+)
 ADVANTAGE = _attribute("advantage", "advantage", "the credit that the recipe gives, after baseline or critic")
 COEFFICIENT = _attribute(
     "coefficient",

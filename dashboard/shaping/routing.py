@@ -147,7 +147,7 @@ def balance_figures(balance: RouteBalance) -> list[Figure]:
             "What is taken beyond that goes where softmax puts it.",
         ),
         Figure(
-            "Without a destination",
+            "Send nothing",
             percent(balance.empty_rate),
             "Share of suppressed tokens that send nothing: no candidate qualifies, their credit does not suppress "
             "them, or a gate silences them.",

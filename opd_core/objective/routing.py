@@ -71,7 +71,6 @@ def counterfactual_route(
     candidates = top_candidates(student_logp, teacher_logp, max(student_top_k, teacher_top_k))
     return route_among(
         candidates,
-        sampled,
         active,
         student_top_k=student_top_k,
         teacher_top_k=teacher_top_k,
@@ -82,7 +81,6 @@ def counterfactual_route(
 
 def route_among(
     candidates: Candidates,
-    sampled: Tensor,
     active: Tensor,
     *,
     student_top_k: int,
@@ -90,10 +88,11 @@ def route_among(
     weighting: Weighting,
     beta: float,
 ) -> Route:
-    """The same from both models' favourites, for the rows that are ``active`` [N]."""
+    """The same from both models' favourites, for the rows that are ``active`` [N]: they must have r(y) < 0."""
     supported, reachable = candidates.teacher.first(teacher_top_k), candidates.student.first(student_top_k)
     ours, theirs = supported.student_logp, supported.teacher_logp
-    qualifies = among(supported.ids, reachable.ids) & (theirs > ours) & (supported.ids != sampled[:, None])
+    # r(v) > 0 leaves the sampled token out: an active row has r(y) < 0.
+    qualifies = among(supported.ids, reachable.ids) & (theirs > ours)
     match weighting:
         case "teacher":
             raw = theirs.exp()
@@ -146,7 +145,6 @@ def _counterfactual(routing: CounterfactualRouting, feedback: Feedback, told: Su
     active = deficit < -routing.threshold
     route = route_among(
         feedback.candidates(max(routing.student_top_k, routing.teacher_top_k)),
-        feedback.tokens[mask],
         active,
         student_top_k=routing.student_top_k,
         teacher_top_k=routing.teacher_top_k,

@@ -85,7 +85,7 @@ def _log_ratio_refusals(method: MethodSpec, objective: LogRatioObjective) -> Ite
     if support.estimator != "k1":
         yield (
             f"support.estimator '{support.estimator}' as a policy-gradient signal is blind to the sign of the "
-            "log-ratio (cosine to the reverse-KL gradient: k2 0.52, k3 0.28); use estimator 'k1', or objective {route: "
+            "log-ratio (cosine to the reverse-KL gradient: k2 0.5 to 0.75, k3 about 0.3); use estimator 'k1', or objective {route: "
             f"direct, divergence: {_DIRECT_GRADIENT[support.estimator]}}} with the same support"
         )
     divergence = objective.effective_divergence

@@ -41,7 +41,9 @@ def test_gates_and_parts_have_the_names_of_the_method() -> None:
         "size_log_ratio": [1.0, 0.5],
     }
     assert curves.frame(BY_KEY["gate_share"], [1, 2], series).to_dict("list") == {"step": [1, 2], "ta opd": [5, 5]}
-    assert list(curves.frame(BY_KEY["gate_weight"], [1, 2], series)["ta opd"]) == [0.05, 0.04]
+    weights = curves.frame(BY_KEY["gate_weight"], [1, 2], series)
+    assert list(weights["ta opd"]) == [0.05, 0.04]
+    assert not curves.option(BY_KEY["gate_weight"], weights)["yAxis"]["scale"]
     assert list(curves.frame(BY_KEY["size"], [1, 2], series).columns) == ["step", "log ratio", "route"]
     assert curves.frame(BY_KEY["critic"], [1, 2], series) is None
 

@@ -219,7 +219,7 @@ def test_routing_shows_what_the_plan_sent_and_the_balance(app) -> None:
         "Suppressed tokens": "1,234",
         "Released": "0.438",
         "Routed": "0.250",
-        "Without a destination": "6.2 %",
+        "Send nothing": "6.2 %",
     }
     assert list(test.dataframe[0].value.columns) == [
         *("suppressed", "seen", "destination", "sent", "predicted", "realised")

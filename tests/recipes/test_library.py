@@ -15,6 +15,7 @@ BASE = {
     "student": {"model": "demo/student"},
     "teacher": {"model": "demo/teacher"},
     "task": {"name": "demo/word-problems"},
+    "rollout": {"samples_per_prompt": 2},  # what recipes with groups ask for
 }
 
 

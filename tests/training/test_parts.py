@@ -11,6 +11,7 @@ from opd_core.objective.plan import PlanState
 from opd_core.recipes import load
 from opd_core.spec import OptimizerSpec
 from opd_core.tasks import Problem
+from opd_core.training.learner import Learner
 from opd_core.training.prompts import PromptOrder
 from opd_core.training.report import gap_recovered
 from opd_core.training.schedule import learning_rate
@@ -102,3 +103,29 @@ def test_the_tally_goes_on_after_a_resume():
     assert whole.means("gate_tip_") == {"share": pytest.approx(0.3)}
     assert whole.means("critic_") == {"loss": 2.0}
     assert first.means("gate_tip_") == {"share": 0.5}  # its own sums are not the other's
+
+
+def test_a_learner_clips_its_own_gradient_and_takes_up_where_it_stopped():
+    def made() -> Learner:
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(4, 4)
+        return Learner(layer, torch.optim.AdamW(layer.parameters(), lr=9.0), max_grad_norm=0.5)
+
+    def advance(learner: Learner, size: float) -> float:
+        (size * learner.module(torch.ones(1, 4))).sum().backward()
+        before = learner.clip()
+        norm = torch.cat([p.grad.flatten() for p in learner.module.parameters()]).norm()
+        assert float(norm) == pytest.approx(min(before, 0.5), rel=1e-4)
+        learner.step(1e-2)
+        assert all(p.grad is None for p in learner.module.parameters())
+        return before
+
+    whole, first, second = made(), made(), made()
+    # 16 weights and 4 biases, each with gradient ``size``.
+    assert advance(whole, 10.0) == pytest.approx(10.0 * 20**0.5)
+    assert advance(whole, 0.01) == pytest.approx(0.01 * 20**0.5)
+    advance(first, 10.0)
+    second.module.load_state_dict(first.module.state_dict())
+    second.restore(first.moments())
+    advance(second, 0.01)
+    assert torch.equal(second.module.weight, whole.module.weight)

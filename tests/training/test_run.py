@@ -204,6 +204,18 @@ def test_stopped_and_resumed_ends_with_the_same_bits(tiny_spec, tmp_path):
     assert halves["self_check"] == whole["self_check"]
 
 
+def test_running_statistics_are_averages_of_what_the_steps_observed(tiny_spec, tmp_path):
+    """Decay 0.9, the first observation as it is; without shaping the rewards are the log-ratios."""
+    _, said = run(tiny_spec(**short("tml-opd", 5, gae())), tmp_path / "out")
+    expected = None
+    for values in (m["values"] for m in said if m["type"] == "metrics" and m["step"] > 0):
+        observed = values["log_ratio_mean"]
+        expected = observed if expected is None else 0.9 * expected + 0.1 * observed
+    kept = json.loads((tmp_path / "out" / "checkpoints" / "step-000005.a1" / "trainer.json").read_text())["running"]
+    assert kept["reward_mean"] == pytest.approx(expected, rel=1e-5)
+    assert kept.keys() == {"reward_mean", "value_mean", "value_std"}
+
+
 RESUMED = {
     "gae": ("tml-opd", {**gae(), "gates": [{"kind": "random", "share": 0.5}]}),
     "critic that shapes the trunk": ("tml-opd", gae(form="value", detach_trunk=False)),
