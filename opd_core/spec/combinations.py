@@ -185,6 +185,13 @@ def _warnings(method: MethodSpec) -> Iterator[str]:
             f"credit.critic.form '{credit.critic.form}' is not the sequence reverse KL any more: length is credited "
             "differently, so watch it in both directions"
         )
+    endless = credit.critic.end_of_sequence == "immediate" and credit.critic.form in ("value", "split")
+    if credit.estimator == "gae" and credit.gamma == 1.0 and endless:
+        yield (
+            "credit.critic.end_of_sequence 'immediate' with gamma 1 values sequences that never end: the critic's "
+            "target is its own value plus a cost, which has no bound (it diverged in measurements); use gamma below 1, "
+            "or credit.critic.form 'differential'"
+        )
     if method.shaping.kind != "none" and credit.baseline == "expected":
         yield (
             "credit.baseline 'expected' is the expectation of the unshaped log-ratio: with shaping it stays unbiased, "

@@ -102,6 +102,17 @@ def test_senseless_combinations_are_refused_with_the_reason_and_the_nearest_vali
         ({**SAMPLED, "credit": {"estimator": "gae", "critic": {"form": "split"}}}, "rewards ending early"),
         ({**SAMPLED, "credit": {"estimator": "gae"}}, "watch it in both directions"),
         ({**SAMPLED, "shaping": {"kind": "clip"}, "credit": {"baseline": "expected"}}, "unshaped log-ratio"),
+        (
+            {
+                **SAMPLED,
+                "credit": {
+                    "estimator": "gae",
+                    "gamma": 1.0,
+                    "critic": {"form": "split", "end_of_sequence": "immediate"},
+                },
+            },
+            "which has no bound",
+        ),
         (top_k("reverse_kl", remainder="renormalised"), "does not see mass that leaves"),
         (top_k("forward_kl", remainder="raw"), "can be negative"),
         ({**SAMPLED, "routing": {"kind": "counterfactual"}}, "deliberate bias"),

@@ -94,8 +94,8 @@ def test_every_recipe_trains_and_teaches(recipe, tiny_spec, tmp_path):
     metrics = [m["values"] for m in said if m["type"] == "metrics" and m["step"] > 0]
     method = load(recipe).method
     if any(regularizer.kind == "reward_sign" for regularizer in method.regularizers):
-        # The verifier alone says in which direction: only that it goes somewhere is sure.
-        assert all(values["grad_norm"] > 0 for values in metrics)
+        # The verifier says in which direction, and is silent where all answers of a prompt are wrong.
+        assert any(values["grad_norm"] > 0 for values in metrics)
         return
     over_time = method.credit.discount > 0
     apart = [values["kl"] * (values["length_mean"] if over_time else 1.0) for values in metrics]
