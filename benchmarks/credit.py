@@ -31,7 +31,7 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.machine import describe_machine, keep
+from benchmarks.machine import RESULTS, describe_machine, keep
 from worker.trainer_process import QUIET
 
 Overrides = dict[str, Any]
@@ -112,7 +112,9 @@ def main() -> None:
         },
         "arms": [_summary(arm, runs) for arm in arguments.arms],
     }
-    print(as_table(figures["arms"]))
+    table = as_table(figures["arms"])
+    print(table)
+    (RESULTS / f"{arguments.out}.md").write_text(table + "\n")
     keep(arguments.out, " ".join(["python -m benchmarks.credit", *sys.argv[1:]]), figures, machine)
     if failed:
         raise SystemExit("\n".join(f"{run['name']}: {run['error']}" for run in failed))
