@@ -85,8 +85,8 @@ def _log_ratio_refusals(method: MethodSpec, objective: LogRatioObjective) -> Ite
     if support.estimator != "k1":
         yield (
             f"support.estimator '{support.estimator}' as a policy-gradient signal is blind to the sign of the "
-            "log-ratio (cosine to the reverse-KL gradient: k2 0.5 to 0.75, k3 about 0.3); use estimator 'k1', or objective {route: "
-            f"direct, divergence: {_DIRECT_GRADIENT[support.estimator]}}} with the same support"
+            "log-ratio (cosine to the reverse-KL gradient: k2 0.5 to 0.75, k3 about 0.3); use estimator 'k1', or "
+            f"objective {{route: direct, divergence: {_DIRECT_GRADIENT[support.estimator]}}} with the same support"
         )
     divergence = objective.effective_divergence
     if divergence != "reverse_kl":
