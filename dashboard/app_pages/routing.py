@@ -85,14 +85,16 @@ def choose_range(steps: list[int]) -> tuple[int, int]:
     if len(steps) == 1:
         st.caption(f"Step {steps[0]}")
         return first, last
-    st.session_state["routing_range"] = (first, last)
+    moving = (first if low is None else None, last if high is None else None)
+    key = selection.slider_key("routing_range", moving, moves=running and moving != (None, None))
+    st.session_state[key] = (first, last)
 
     def changed() -> None:
-        begin, end = st.session_state["routing_range"]
+        begin, end = st.session_state[key]
         # An end that was left where it was keeps moving with the run.
         selection.choose(**{"from": None if begin == newest else begin, "to": None if end == steps[-1] else end})
 
-    st.select_slider("Steps", steps, value=(first, last), key="routing_range", on_change=changed)
+    st.select_slider("Steps", steps, value=(first, last), key=key, on_change=changed)
     return first, last
 
 

@@ -72,25 +72,34 @@ def picked(place: str, position: int) -> None:
 
 
 def choose_step(steps: list[int], step: int) -> None:
-    """The step slider and the switch that keeps it at the newest step."""
+    """The step slider, and the way back to the newest step."""
+    pinned = selection.number("step") is not None
     slider, follow = st.columns([6, 1], vertical_alignment="bottom") if running else (st.container(), None)
     if len(steps) > 1:
-        st.session_state["tokens_step"] = step
+        key = selection.slider_key("tokens_step", step, moves=running and not pinned)
+        st.session_state[key] = step
         slider.select_slider(
             "Step",
             steps,
-            key="tokens_step",
-            on_change=lambda: selection.choose(step=st.session_state["tokens_step"]),
+            key=key,
+            on_change=lambda: selection.choose(step=st.session_state[key]),
         )
     else:
         slider.caption(f"Step {step}")
-    if follow is not None:
-        st.session_state["tokens_follow"] = selection.number("step") is None
-        follow.toggle(
+    if follow is not None and pinned:
+        follow.button(
             "Follow live",
             key="tokens_follow",
-            help="Always show the newest recorded step. Picking a step or a token pauses it.",
-            on_change=lambda: selection.choose(step=None if st.session_state["tokens_follow"] else step),
+            icon=":material/play_arrow:",
+            help="Show the newest recorded step again, and the ones to come.",
+            on_click=lambda: selection.choose(step=None),
+        )
+    elif follow is not None:
+        follow.badge(
+            "live",
+            icon=":material/sensors:",
+            color="blue",
+            help="Always the newest recorded step. Picking a step or a token pauses it.",
         )
 
 

@@ -45,3 +45,12 @@ def choose(**changes: str | int | None) -> None:
         elif key in st.query_params:
             del st.query_params[key]
     _remember()
+
+
+def slider_key(name: str, value: object, *, moves: bool) -> str:
+    """The key of a slider that shows ``value``: another one for every value while the page ``moves`` it by itself.
+
+    The browser sends all widgets with every refresh. A slow one may send what a slider showed before it was moved:
+    under the same key that would look like the reader's choice, and end the following.
+    """
+    return f"{name}_{value}" if moves else name
