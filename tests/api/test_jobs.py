@@ -74,7 +74,10 @@ def test_validate_only_resolves_and_creates_nothing(http):
         "divergence": "jsd",
         "beta": 1.0,
         "alpha": 0.1,
+        "order": 0.5,
         "temperature": 1.0,
+        "teacher_temperature": None,
+        "target": {"kind": "teacher"},
     }
     assert "reverse_kl" in body["warnings"][0]
     assert http.get("/v1/jobs").json()["data"] == []
