@@ -114,7 +114,7 @@ class Feedback:
                 f"{len(sampled)} action tokens, but {len(student)} student and {len(teacher)} teacher rows"
             )
         columns: list[list[Tensor]] = [[], [], [], [], []]
-        candidates: list[Candidates] = []
+        candidates: dict[bool, list[Candidates]] = {}
         for rows in row_chunks(student):
             student_logp = student[rows].log_probs(context.temperature)
             teacher_logp = teacher[rows].log_probs(context.effective_teacher_temperature)
@@ -131,8 +131,11 @@ class Feedback:
                 strict=True,
             ):
                 column.append(value)
-            if top_k:
-                candidates.append(top_candidates(student_logp, teacher_logp, top_k))
+            # With special tokens among the favourites and without: supports may want the former, routes the latter.
+            for without in {False, bool(context.special_ids)} if top_k else ():
+                excluded = context.special_ids if without else ()
+                found = top_candidates(student_logp, teacher_logp, top_k, excluded)
+                candidates.setdefault(without, []).append(found)
         own, theirs, kl, own_entropy, their_entropy = (_join(column, tokens) for column in columns)
         return cls(
             tokens=tokens,
@@ -146,7 +149,7 @@ class Feedback:
             student=student,
             teacher=teacher,
             context=context,
-            _scanned={False: join(candidates)} if candidates else {},
+            _scanned={without: join(parts) for without, parts in candidates.items()},
         )
 
     def toward(self, target: Target) -> Feedback:

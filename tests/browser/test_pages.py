@@ -9,6 +9,7 @@ from playwright.sync_api import Locator, expect
 
 from dashboard.shaping.specs import DEMO_SPEC
 from tests.browser.conftest import Viewer
+from tests.cli.running import wait_until
 from tests.dashboard.fake_api import DONE, HOSTILE, ROUTED, RUNNING, SHORTER, FakeApi
 
 BOTH = pytest.mark.parametrize("viewer", ["light", "dark"], indirect=True)
@@ -171,11 +172,15 @@ def test_pages_follow_a_running_job_and_stop_with_it(viewer: Viewer, fake_api: F
     fake_api.world.advance(8)
     expect(viewer.page.get_by_text("Step 20 of 60")).to_be_visible()
     viewer.open(f"/tokens?job={RUNNING}")
-    first = token(viewer, 0).evaluate("e => e.style.background + e.textContent")
+
+    def drawn() -> str:
+        return token(viewer, 0).evaluate("e => e.style.background + e.textContent")
+
+    first = drawn()
     fake_api.world.advance(5)
     slider = viewer.page.get_by_role("slider")
     expect(slider).to_have_attribute("aria-valuetext", "25")
-    assert token(viewer, 0).evaluate("e => e.style.background + e.textContent") != first
+    wait_until(lambda: drawn() != first, "the strip follows")
     # A look at one token pins the step; the run goes on underneath.
     token(viewer, 7).click()
     expect(viewer.page).to_have_url(re.compile("step=25"))

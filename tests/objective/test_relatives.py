@@ -8,7 +8,7 @@ import pytest
 import torch
 from oracle import gradient
 
-from opd_core.objective.feedback import Feedback
+from opd_core.objective.feedback import Feedback, FeedbackContext
 from opd_core.objective.loss import force
 from opd_core.objective.plan import build_plan
 from opd_core.objective.routing import counterfactual_route
@@ -230,8 +230,10 @@ def test_feedback_is_scanned_once_when_the_method_says_what_it_needs(world):
             return Counting(self.logits[rows])
 
     student = Counting(world.student.logits)
-    found = Feedback.from_rows(student, world.teacher, world.tokens, world.mask, top_k=wanted_k(spec))
+    special = FeedbackContext(special_ids=(V - 1,))
+    found = Feedback.from_rows(student, world.teacher, world.tokens, world.mask, context=special, top_k=wanted_k(spec))
     scans = counted.count(N)
     plan = build_plan(spec, found)
     assert counted.count(N) == scans
-    torch.testing.assert_close(force(plan, world.student.logits), push(spec, world))
+    asked_later = Feedback.from_rows(student, world.teacher, world.tokens, world.mask, context=special)
+    torch.testing.assert_close(force(plan, world.student.logits), push(spec, asked_later), atol=1e-12, rtol=0)
