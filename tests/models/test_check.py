@@ -75,7 +75,7 @@ def test_a_model_without_a_cache_is_refused(make, load, monkeypatch) -> None:
 
 
 def test_a_model_whose_state_minds_padding_is_refused(make, load) -> None:
-    """Mamba: old versions of transformers give it no cache of theirs, new ones a cache that takes padding for tokens."""
+    """Mamba: old transformers give it no cache of theirs, new ones a cache that takes padding for tokens."""
     lm = load(make("mamba", intermediate_size=None, num_attention_heads=None, max_position_embeddings=None))
     check_trunk_and_head(lm)
     with pytest.raises(UserError, match=r"cannot write token by token|writes and scores differently"):
