@@ -1,6 +1,7 @@
 """What the chunked head costs beside the dense one: extra memory and time of one loss, forward and backward.
 
     python -m benchmarks.loss [--rows 4096] [--vocabulary 50000] [--width 1024] [--threads 1] [--rounds 3]
+        [--methods forward-kl ...] [--gradients hidden head]
 
 Student and teacher have a hidden state per row and a float32 head of their own. Chunked: ``head_loss`` from the
 student's hidden states. Dense: logits [N, V] by one matrix product, ``plan_loss``, autograd. Both apply the same plan,
@@ -40,6 +41,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--gradients", nargs="+", choices=_GRADIENTS, default=list(_GRADIENTS), help="of what")
     parser.add_argument("--case", nargs=2, metavar=("METHOD", "GRADIENT"), help="one case, in this process, as JSON")
     arguments = parser.parse_args()
     if arguments.case:
@@ -49,7 +52,7 @@ def main() -> None:
     figures: dict[str, Any] = {
         "settings": {name: getattr(arguments, name) for name in ("rows", "vocabulary", "width", "threads", "rounds")},
         "gradient": _GRADIENTS,
-        "cases": [_run(method, gradient) for gradient in _GRADIENTS for method in METHODS],
+        "cases": [_run(method, gradient) for gradient in arguments.gradients for method in arguments.methods],
     }
     print(as_table(figures["cases"]))
     keep("loss", " ".join(["python -m benchmarks.loss", *sys.argv[1:]]), figures, machine)

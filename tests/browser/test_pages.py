@@ -187,7 +187,7 @@ def test_pages_follow_a_running_job_and_stop_with_it(viewer: Viewer, fake_api: F
     fake_api.world.advance(5)
     viewer.page.wait_for_timeout(2500)
     expect(slider).to_have_attribute("aria-valuetext", "25")
-    viewer.page.get_by_role("button", name="Follow live").first.click()
+    viewer.page.get_by_role("button", name="Follow live").click()
     expect(slider).to_have_attribute("aria-valuetext", "30")
     viewer.page.get_by_role("link", name="Overview").click()
     fake_api.world.advance(60)
