@@ -111,3 +111,22 @@ def test_a_frozen_head_gets_no_gradient(generator):
     value.backward()
     assert hidden.grad is not None
     assert head.weight.grad is None
+
+
+def test_a_float32_head_gathers_the_gradients_of_bfloat16_hidden_states_from_every_chunk(generator):
+    head = SmallHead(torch.float32, bias=True)
+    hidden = torch.randn(13, H, generator=generator)
+    plan = make_plan(load("forward-kl").method, hidden, head, generator)
+    live = hidden.bfloat16().requires_grad_()
+    found = {}
+    for rows in (4, 100):
+        value, _ = head_loss(plan, live, head, chunk_budget=rows * V)
+        found[rows] = torch.autograd.grad(value, [live, head.weight, head.bias])
+    exact = head_loss(plan, hidden.requires_grad_(), head)[0]
+    expected = torch.autograd.grad(exact, [hidden, head.weight, head.bias])
+    for pieces, whole, precise in zip(found[4], found[100], expected, strict=True):
+        assert pieces.dtype == whole.dtype
+        coarse = 2e-2 * float(precise.abs().max())  # bfloat16 has eight bits
+        torch.testing.assert_close(pieces.float(), whole.float(), atol=coarse, rtol=0)
+        torch.testing.assert_close(pieces.float(), precise, atol=coarse, rtol=0)
+    assert found[4][1].dtype == torch.float32
