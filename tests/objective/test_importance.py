@@ -41,22 +41,23 @@ def test_icepop_drops_what_lies_outside_its_window(stale):
     assert plan.statistics["importance_truncated"] == pytest.approx(float((~inside).double().mean()))
 
 
-def test_ppo_has_the_gradient_of_the_clipped_surrogate(batch, stale):
+@pytest.mark.parametrize("nearly", [None, 0.1, -0.1])  # inside the window, whatever the sign of the advantage
+def test_ppo_has_the_gradient_of_the_clipped_surrogate(nearly, batch, stale, feedback):
     """d/dz of -min(rho A, clip(rho, 1 - low, 1 + high) A), by autograd, with rho = pi(y) / mu(y)."""
     student, _, tokens, mask = batch
-    found, _ = stale
-    pushed = force(build_plan(method(kind="ppo", low=0.2, high=0.3), found), student[mask])
+    found = stale[0] if nearly is None else feedback(behaviour_logp=feedback().student_logp - nearly)
+    plan = build_plan(method(kind="ppo", low=0.2, high=0.3), found)
     live = student[mask].clone().requires_grad_()
     own = live.log_softmax(-1).gather(1, tokens[mask][:, None])[:, 0]
     rho = (own - found.context.behaviour_logp[mask]).exp()
     advantage = found.log_ratio[mask]
     surrogate = torch.minimum(rho * advantage, rho.clamp(0.8, 1.3) * advantage)
     (expected,) = torch.autograd.grad(surrogate.sum(), live)
-    torch.testing.assert_close(pushed, expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(force(plan, student[mask]), expected, atol=1e-12, rtol=0)
     silent = expected.abs().sum(1) == 0
-    assert 0 < int(silent.sum()) < len(silent)
-    share = build_plan(method(kind="ppo", low=0.2, high=0.3), found).statistics["importance_truncated"]
-    assert share == pytest.approx(float(silent.double().mean()))
+    assert (0 < int(silent.sum()) < len(silent)) == (nearly is None)
+    assert plan.statistics["importance_truncated"] == pytest.approx(float(silent.double().mean()))
+    assert 0 < int((advantage < 0).sum()) < len(silent)
 
 
 def test_none_takes_the_rollout_as_its_own(stale):
