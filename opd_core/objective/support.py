@@ -71,8 +71,7 @@ def coarsen(logp: Tensor, tokens: TokenSet, remainder: Remainder) -> Tensor:
         return inside
     # Rounding can bring the sum to 1 or above. The bucket then keeps the smallest mass that the precision can tell from
     # none: exactly none would make a KL infinite wherever only one of the two models' sums is rounded up.
-    held = inside.masked_fill(~tokens.keep.any(1, keepdim=True), -1e4)  # the sum of nothing has no gradient
-    mass = held.logsumexp(1, keepdim=True).clamp(max=-torch.finfo(logp.dtype).eps)
+    mass = inside.logsumexp(1, keepdim=True).clamp(max=-torch.finfo(logp.dtype).eps)
     return torch.cat([inside, torch.log1p(-mass.exp())], 1)
 
 

@@ -34,6 +34,16 @@ def test_chunk_sizes_change_nothing(batch, monkeypatch):
         torch.testing.assert_close(getattr(pieces, name), getattr(whole, name), rtol=0, atol=1e-15)
 
 
+def test_more_favourites_than_were_kept_are_looked_up_again(batch):
+    student, teacher, tokens, mask = batch
+    found = Feedback.from_rows(DenseTarget(student[mask]), DenseTarget(teacher[mask]), tokens, mask, top_k=2)
+    for k in (1, 2, 5, 3, 99):
+        both = found.candidates(k)
+        assert torch.equal(both.student.ids, student[mask].topk(min(k, 7)).indices)
+        assert torch.equal(both.teacher.ids, teacher[mask].topk(min(k, 7)).indices)
+        torch.testing.assert_close(both.student.teacher_logp, teacher[mask].log_softmax(-1).gather(1, both.student.ids))
+
+
 def test_hidden_rows_equal_dense_rows(generator):
     head = torch.nn.Linear(4, 7, bias=False, dtype=torch.float64)
     hidden = torch.randn(6, 4, generator=generator, dtype=torch.float64)
