@@ -85,7 +85,7 @@ class GeometricTarget:
             logp = target.log_probs(kelvin)
             impossible = logp == -torch.inf
             # A negative power of nothing would be infinite: what any part rules out stays ruled out.
-            part = weight * torch.where(impossible, 0.0, logp)
+            part = weight * logp
             total = part if total is None else total + part
             ruled_out = impossible if ruled_out is None else ruled_out | impossible
         assert total is not None

@@ -39,6 +39,17 @@ def test_values():
     assert shape(R, Shaping(kind="tanh", limit=3.0))[-2].item() == pytest.approx(3 * math.tanh(2 / 3))
 
 
+@pytest.mark.parametrize("exponent", [1.0, 5.0])
+def test_power_is_the_difference_of_powers_of_probabilities(exponent):
+    shaped = shape(R, Shaping(kind="power", exponent=exponent))  # the student gives e^-1, the teacher e^(r - 1)
+    expected = [math.exp(exponent * (r - 1)) - math.exp(-exponent) for r in R.tolist()]
+    assert shaped.tolist() == pytest.approx(expected)
+
+
+def test_the_floor_bounds_what_a_token_can_lose_and_nothing_else():
+    assert shape(R, Shaping(kind="floor", limit=3.0)).tolist() == [-3.0, *R.tolist()[1:]]
+
+
 @pytest.mark.parametrize("routing", ["plain", "counterfactual"])
 def test_the_shaped_signal_is_what_moves(routing, feedback):
     shaping = {"kind": "clip", "limit": 0.5}

@@ -97,7 +97,7 @@ def test_targets_that_need_a_reference_say_so(feedback):
 def test_a_geometric_target_keeps_what_a_part_rules_out(generator):
     p = torch.tensor([[0.5, 0.5, 0.0]], dtype=torch.float64).log()
     q = torch.tensor([[0.2, 0.3, 0.5]], dtype=torch.float64).log()
-    for weights in ((1.5, -0.5), (0.5, 0.5)):
+    for weights in ((1.5, -0.5), (0.5, 0.5), (-0.5, 1.5)):
         mixed = GeometricTarget(((weights[0], DenseTarget(p), 1.0), (weights[1], DenseTarget(q), 1.0))).log_probs(1.0)
         assert float(mixed.exp().sum()) == pytest.approx(1.0)
         assert float(mixed[0, 2]) == -torch.inf
