@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from opd_core.spec import MethodSpec
-from opd_core.spec.variables.gates import EopdGate
 from opd_core.spec.variables.routing import AopdRouting, ApoRouting, CounterfactualRouting, OutlierRouting
 from opd_core.spec.variables.support import TopKSupport
 
@@ -83,6 +82,5 @@ def wanted_k(method: MethodSpec) -> int:
         wanted.append(routing.k)
     if isinstance(routing, ApoRouting) and routing.anchor == "teacher":
         wanted.append(routing.k + 1)
-    wanted += [gate.k for gate in method.gates if not isinstance(gate, EopdGate) and hasattr(gate, "k")]
-    wanted += [gate.k for gate in method.gates if isinstance(gate, EopdGate)]
+    wanted += [gate.k for gate in method.gates if hasattr(gate, "k")]
     return max(wanted)

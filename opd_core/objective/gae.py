@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from opd_core.objective.credit import Credited, CriticTargets, generalized_advantages, remaining
+from opd_core.objective.draft import mean
 from opd_core.objective.feedback import Feedback, require
 from opd_core.objective.state import PlanState
 from opd_core.spec.variables.credit import Credit
@@ -42,7 +43,7 @@ def gae_credit(credit: Credit, rewards: Tensor, feedback: Feedback, state: PlanS
     mask = feedback.mask
     packed, weights = targets[mask], asked[mask].to(targets.dtype)
     learned = packed[weights > 0]
-    observed = {"reward_mean": _mean(rewards[mask])}
+    observed = {"reward_mean": mean(rewards[mask])}
     if len(learned) > 1:
         observed |= {"value_mean": float(learned.mean()), "value_std": float(learned.std())}
     return Credited(
@@ -102,7 +103,7 @@ def _world(credit: Credit, rewards: Tensor, feedback: Feedback, state: PlanState
     outputs = torch.where(mask, outputs, 0.0)
     average = 0.0
     if form == "differential":
-        average = state.running.get("reward_mean", _mean(rewards[mask]))
+        average = state.running.get("reward_mean", mean(rewards[mask]))
     rewards = torch.where(mask, rewards - average, 0.0)
     counts = remaining(rewards, mask, credit.gamma).clamp(min=1.0) if form == "per_token" else torch.ones_like(rewards)
     known = torch.where(mask, -(feedback.kl + average), 0.0) if split else torch.zeros_like(rewards)
@@ -165,7 +166,7 @@ def _quality(credit: Credit, world: _World) -> dict[str, float]:
     return {
         "critic_explained_variance": explained,
         "critic_length_correlation": _correlation(values, left),
-        "critic_value_mean": _mean(values),
+        "critic_value_mean": mean(values),
     }
 
 
@@ -175,7 +176,3 @@ def _correlation(a: Tensor, b: Tensor) -> float:
     a, b = a - a.mean(), b - b.mean()
     norm = float(a.norm() * b.norm())
     return float((a * b).sum()) / norm if norm > 0 else 0.0
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.mean()) if len(values) else 0.0

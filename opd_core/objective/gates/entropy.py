@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from opd_core.objective.draft import Draft
+from opd_core.objective.draft import Draft, mean
 from opd_core.objective.gates.seen import Opened, Seen
 from opd_core.objective.routing import favourites_term
 from opd_core.spec.variables.gates import EntropyGate, EopdGate
@@ -23,5 +23,5 @@ def eopd(gate: EopdGate, seen: Seen) -> Opened:
     feedback = seen.feedback
     uncertain = (feedback.teacher_entropy > gate.threshold)[feedback.mask]
     term = favourites_term(feedback, gate.k, uncertain, gate.weight)
-    statistics = {"eopd_added": float(uncertain.float().mean()) if len(uncertain) else 0.0}
+    statistics = {"eopd_added": mean(uncertain.float())}
     return Opened(torch.ones_like(feedback.log_ratio), Draft(divergences=(term,), statistics=statistics))
