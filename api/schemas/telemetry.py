@@ -1,0 +1,159 @@
+"""What a run recorded: scalars, token records, heatmaps."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from api.schemas.base import Page, Schema
+
+
+class Metrics(Schema):
+    """Scalars by step: every series has one value (or null) per entry of ``steps``."""
+
+    object: Literal["metrics"] = "metrics"
+    steps: list[int]
+    series: dict[str, list[float | None]]
+
+
+class StepSummary(Schema):
+    """A step with recorded sequences."""
+
+    step: int
+    sequences: int
+
+
+class SequenceSummary(Schema):
+    """A recorded sequence without its tokens."""
+
+    n: int
+    problem: int
+    prompt: str
+    completion: str
+    answer: str | None = None
+    correct: bool | None = None
+    truncated: bool
+    length: int
+    log_ratio_mean: float | None = None
+    log_ratio_min: float | None = None
+
+
+class SequenceList(Page[SequenceSummary]):
+    """The recorded sequences of a step."""
+
+    step: int
+
+
+class StudentChoice(Schema):
+    """One of the student's likeliest tokens, with both models' log-probabilities."""
+
+    id: int
+    text: str
+    logp: float | None
+    teacher_logp: float | None
+
+
+class TeacherChoice(Schema):
+    """One of the teacher's likeliest tokens, with both models' log-probabilities."""
+
+    id: int
+    text: str
+    logp: float | None
+    student_logp: float | None
+
+
+class RouteEntry(Schema):
+    """A token that the plan moves probability to (or from)."""
+
+    id: int
+    text: str
+    weight: float | None
+
+
+class ProbeEntry(Schema):
+    """A token's change of probability: as the plan predicted, as the network did."""
+
+    id: int
+    text: str
+    predicted: float | None
+    realised: float | None
+
+
+class Token(Schema):
+    """All that is recorded about one completion token. Natural logarithms."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    pos: int
+    id: int
+    text: str
+    logp_student: float | None
+    logp_teacher: float | None
+    log_ratio: float | None
+    return_: float | None = Field(alias="return", description="Sum of the log-ratios from here to the end.")
+    value: float | None = Field(None, description="What the critic expected of the return; null without a critic.")
+    advantage: float | None = Field(description="The credit that was used; 0 where the method has none.")
+    gate: float | None = Field(description="How loudly the token speaks: the product of all gates.")
+    gates: dict[str, float | None] = Field({}, description="Each gate by itself.")
+    coefficient: float | None = Field(description="Weight of log pi(token) in the update.")
+    components: dict[str, float | None] = Field({}, description="What the coefficient is the sum of.")
+    entropy_student: float | None
+    entropy_teacher: float | None
+    kl: float | None
+    student_top: list[StudentChoice]
+    teacher_top: list[TeacherChoice]
+    route: list[RouteEntry]
+    probe: list[ProbeEntry] | None = Field(description="null where the state was not probed.")
+
+
+class Sequence(SequenceSummary):
+    """A recorded sequence, token by token."""
+
+    object: Literal["sequence"] = "sequence"
+    step: int
+    tokens: list[Token]
+
+
+class HeatmapRow(Schema):
+    """A suppressed sampled token and how many probed states show it."""
+
+    id: int
+    text: str
+    count: int
+
+
+class HeatmapColumn(Schema):
+    """A destination token."""
+
+    id: int
+    text: str
+
+
+class RouteBalance(Schema):
+    """What the plan takes from suppressed tokens (negative log-ratio) and what it sends on, in nats per token."""
+
+    suppressed: int = Field(description="Recorded tokens with a negative log-ratio in the range.")
+    released: float = Field(description="Mean size of their negative coefficients (0 where it is not negative).")
+    routed: float = Field(description="Mean weight that is sent to named destinations.")
+    empty_rate: float = Field(description="Share of them without any destination.")
+
+
+class Heatmap(Schema):
+    """Mean change of probability per probed state: ``predicted[row][column]`` and ``realised[row][column]``.
+
+    ``routed[row][column]`` is the mean weight that the plan sends from row to column, over all recorded suppressed
+    tokens; it and ``balance`` are null where the plan sends nothing to named destinations.
+    """
+
+    object: Literal["heatmap"] = "heatmap"
+    kind: Literal["routing"] = "routing"
+    from_step: int
+    to_step: int
+    states: int = Field(description="Probed states with a negative log-ratio in the range.")
+    rows: list[HeatmapRow]
+    columns: list[HeatmapColumn]
+    predicted: list[list[float]]
+    realised: list[list[float]]
+    routed: list[list[float]] | None = None
+    balance: RouteBalance | None = None
