@@ -1,0 +1,161 @@
+"""Jobs as users see them: created, listed, read, cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, null, select
+from sqlalchemy.exc import IntegrityError
+
+from opd_core.runs import tables as t
+from opd_core.runs.ids import new_id
+from opd_core.runs.rows import Job
+from opd_core.runs.states import ACTIVE, TERMINAL, InvalidTransition
+from opd_core.runs.store.base import Base
+from opd_core.runs.store.transaction import append_event, end_job, find_job, set_job, the_job
+from opd_core.spec import JobSpec
+
+IDEMPOTENCY_S = 24 * 3600.0
+
+Idempotency = tuple[str, str, str]
+"""(principal, key, sha256 of the request)"""
+
+
+class IdempotencyMismatch(ValueError):
+    """The key was used before, for another request."""
+
+
+class Jobs(Base):
+    """Records of jobs, newest first."""
+
+    def create_job(
+        self, spec: JobSpec, resolved: JobSpec, warnings: Sequence[str] = (), *, idempotency: Idempotency | None = None
+    ) -> Job:
+        """Write a queued job and commit; ring the bell afterwards.
+
+        With a known idempotency key it returns the job that the key made, or raises IdempotencyMismatch.
+        """
+        job_id = new_id("job")
+        try:
+            with self._write() as connection:
+                if idempotency:
+                    old = t.idempotency.c.created_at < t.db_now() - IDEMPOTENCY_S
+                    connection.execute(delete(t.idempotency).where(old))
+                    if known := _replay(connection, idempotency):
+                        return known
+                connection.execute(
+                    insert(t.jobs).values(
+                        id=job_id,
+                        name=spec.name,
+                        recipe=spec.recipe,
+                        queue=spec.resources.queue,
+                        status="queued",
+                        phase="waiting for a worker",
+                        desired_state="run",
+                        attempt=0,
+                        crashes=0,
+                        created_at=t.db_now(),
+                        event_seq=0,
+                        spec=spec.model_dump(mode="json"),
+                        resolved_spec=resolved.model_dump(mode="json"),
+                        progress={},
+                        accuracy={},
+                        warnings=list(warnings),
+                        error=null(),
+                        report=null(),
+                    )
+                )
+                if idempotency:
+                    principal, key, body_hash = idempotency
+                    connection.execute(
+                        insert(t.idempotency).values(
+                            principal=principal,
+                            key=key,
+                            body_hash=body_hash,
+                            job_id=job_id,
+                            created_at=t.db_now(),
+                        )
+                    )
+                append_event(connection, job_id, "info", "created", f"queued on {spec.resources.queue}")
+                return the_job(connection, job_id)
+        except IntegrityError:
+            # Another process used the same key between our look and our insert.
+            if idempotency and (known := self.replayed(idempotency)):
+                return known
+            raise
+
+    def replayed(self, idempotency: Idempotency) -> Job | None:
+        """The job that an idempotency key made. Raises IdempotencyMismatch when it was for another request."""
+        with self._read() as connection:
+            return _replay(connection, idempotency)
+
+    def get_job(self, job_id: str) -> Job | None:
+        """The job, or None."""
+        with self._read() as connection:
+            return find_job(connection, job_id)
+
+    def list_jobs(
+        self,
+        limit: int = 20,
+        after: str | None = None,
+        status: str | None = None,
+        name_contains: str | None = None,
+    ) -> tuple[list[Job], bool]:
+        """Newest first, starting behind the id ``after``; and whether there are more."""
+        query = select(t.jobs).order_by(t.jobs.c.id.desc()).limit(limit + 1)
+        if after is not None:
+            query = query.where(t.jobs.c.id < after)
+        if status is not None:
+            query = query.where(t.jobs.c.status == status)
+        if name_contains:
+            query = query.where(t.jobs.c.name.icontains(name_contains, autoescape=True))
+        with self._read() as connection:
+            found = [Job.of(row) for row in connection.execute(query).mappings()]
+        return found[:limit], len(found) > limit
+
+    def count_by_status(self) -> dict[str, int]:
+        """Status -> number of jobs."""
+        query = select(t.jobs.c.status, func.count()).group_by(t.jobs.c.status)
+        with self._read() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    def get_report(self, job_id: str) -> dict[str, Any] | None:
+        """The report of a finished run, or None while there is none."""
+        with self._read() as connection:
+            return connection.execute(select(t.jobs.c.report).where(t.jobs.c.id == job_id)).scalar_one_or_none()
+
+    def request_cancel(self, job_id: str) -> Job:
+        """Record the wish to cancel. Nobody works on a queued or paused job: it is cancelled at once.
+
+        Asking twice changes nothing. Raises JobNotFound, or InvalidTransition for a succeeded or failed job.
+        """
+        with self._write() as connection:
+            job = the_job(connection, job_id, lock=True)
+            if job.status in ("cancelled", "cancelling"):
+                return job
+            if job.status in TERMINAL:
+                raise InvalidTransition(job.status, "cancelled")
+            if job.status in ACTIVE:
+                set_job(
+                    connection, job_id, status="cancelling", desired_state="cancelled", phase="stopping the trainer"
+                )
+                append_event(connection, job_id, "info", "cancel_requested", "cancel requested")
+            else:
+                set_job(connection, job_id, desired_state="cancelled")
+                end_job(connection, job, "cancelled")
+            return the_job(connection, job_id)
+
+
+def _replay(connection: Connection, idempotency: Idempotency) -> Job | None:
+    principal, key, body_hash = idempotency
+    table = t.idempotency.c
+    query = select(table.body_hash, table.job_id).where(
+        table.principal == principal, table.key == key, table.created_at >= t.db_now() - IDEMPOTENCY_S
+    )
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    if row.body_hash != body_hash:
+        raise IdempotencyMismatch("this Idempotency-Key was used for another request; use a fresh key")
+    return the_job(connection, row.job_id)

@@ -1,0 +1,58 @@
+"""Workers: their signs of life."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+
+from opd_core.runs import tables as t
+from opd_core.runs.rows import Worker
+from opd_core.runs.store.base import Base
+
+WORKER_ALIVE_S = 60.0
+
+
+class Workers(Base):
+    """One row per worker process."""
+
+    def heartbeat_worker(
+        self,
+        name: str,
+        host: str,
+        queues: Sequence[str],
+        pid: int,
+        job_id: str | None = None,
+        labels: Mapping[str, Any] | None = None,
+    ) -> None:
+        """A worker's sign of life; ``job_id`` None = idle. Every few seconds, also while idle."""
+        seen = {
+            "host": host,
+            "queues": list(queues),
+            "pid": pid,
+            "job_id": job_id,
+            "labels": dict(labels or {}),
+            "seen_at": t.db_now(),
+        }
+        with self._write() as connection:
+            known = connection.execute(update(t.workers).where(t.workers.c.name == name).values(seen))
+            if not known.rowcount:
+                connection.execute(insert(t.workers).values(name=name, started_at=t.db_now(), **seen))
+
+    def remove_worker(self, name: str) -> None:
+        """A worker says goodbye."""
+        with self._write() as connection:
+            connection.execute(delete(t.workers).where(t.workers.c.name == name))
+
+    def list_workers(self) -> list[Worker]:
+        """All known workers by name; ``age_s`` tells who is alive."""
+        query = select(t.workers, (t.db_now() - t.workers.c.seen_at).label("age_s")).order_by(t.workers.c.name)
+        with self._read() as connection:
+            return [Worker.of(row) for row in connection.execute(query).mappings()]
+
+
+def idle_queues(workers: Sequence[Worker]) -> set[str]:
+    """Queues on which a living worker has nothing to do."""
+    idle = [worker for worker in workers if worker.job_id is None and worker.age_s < WORKER_ALIVE_S]
+    return {queue for worker in idle for queue in worker.queues}
