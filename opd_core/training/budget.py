@@ -12,7 +12,8 @@ from torch import nn
 
 from opd_core.models import LanguageModel
 
-PHASES = ("rollout", "teacher", "update", "telemetry", "evaluation", "checkpoint", "setup")
+TRAINING_PHASES = ("rollout", "teacher", "update", "telemetry")
+PHASES = (*TRAINING_PHASES, "evaluation", "checkpoint", "setup")
 
 
 @dataclass
@@ -36,6 +37,11 @@ class Budget:
     def wall_s(self) -> float:
         """Seconds of all phases together."""
         return sum(self.wall_s_by_phase.values())
+
+    @property
+    def training_s(self) -> float:
+        """Seconds of the steps themselves: what evaluations, checkpoints and loading take is nobody's method."""
+        return sum(self.wall_s_by_phase[name] for name in TRAINING_PHASES)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

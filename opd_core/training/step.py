@@ -28,7 +28,7 @@ from opd_core.rollout import Rollouts, by_length, uniform_noise, write
 from opd_core.spec import JobSpec, MethodSpec
 from opd_core.tasks import Problem, Task
 from opd_core.teachers import Scores, score_with_ends
-from opd_core.training.budget import Budget
+from opd_core.training.budget import TRAINING_PHASES, Budget
 from opd_core.training.context import feedback_context
 from opd_core.training.evaluation import completions, verify
 from opd_core.training.learner import Learner
@@ -134,8 +134,9 @@ def train_step(t: Trainer, step: int) -> Step:
     metrics["lr"] = learning_rate(t.spec.optimizer, step, t.spec.schedule.steps)
     metrics["student_tokens"], metrics["teacher_tokens"] = t.budget.student_tokens, t.budget.teacher_tokens
     metrics["flops"] = t.budget.flops
+    metrics["wall_s"] = t.budget.training_s
     spent = {name: seconds - before[name] for name, seconds in t.budget.wall_s_by_phase.items()}
-    for name in ("rollout", "teacher", "update", "telemetry"):
+    for name in TRAINING_PHASES:
         metrics[f"time_{name}_s"] = spent[name]
     metrics["tokens_per_s"] = int(rollouts.mask.sum()) / sum(spent.values())
     return Step(metrics, records)

@@ -195,13 +195,20 @@ def test_stopped_and_resumed_ends_with_the_same_bits(tiny_spec, tmp_path):
 
     with pytest.raises(Stopped):
         train(spec, tmp_path / "halves", emit=said.append, should_stop=enough)
-    assert (tmp_path / "halves" / "checkpoints" / "step-000003.a1" / "manifest.json").exists()
+    saved = tmp_path / "halves" / "checkpoints" / "step-000003.a1"
+    assert (saved / "manifest.json").exists()
+    stored = json.loads((saved / "trainer.json").read_text())["budget"]["wall_s_by_phase"]
     halves, again = run(spec, tmp_path / "halves", attempt=2)
     assert [m["step"] for m in again if m["type"] == "progress"] == [4, 5, 6]
     assert same_weights(tmp_path / "whole", tmp_path / "halves")
     assert halves["budget"]["student_tokens"] == whole["budget"]["student_tokens"]
     assert halves["accuracy"] == whole["accuracy"]
     assert halves["self_check"] == whole["self_check"]
+    # The clock of training goes on where the checkpoint stopped it, without what loading and evaluating took.
+    phases = ("rollout", "teacher", "update", "telemetry")
+    spent = sum(stored[phase] for phase in phases)
+    first = next(m["values"] for m in again if m["type"] == "metrics")
+    assert first["wall_s"] == pytest.approx(spent + sum(first[f"time_{phase}_s"] for phase in phases))
 
 
 def test_running_statistics_are_averages_of_what_the_steps_observed(tiny_spec, tmp_path):
