@@ -222,6 +222,20 @@ class Client:
         """The report of a finished run."""
         return self._get(s.Report, f"/v1/jobs/{id}/report")
 
+    # --- several runs -------------------------------------------------------------------------------------------
+
+    def compare(
+        self, jobs: Iterable[str], x: s.Axis = "step", keys: Iterable[str] | None = None, max_points: int | None = None
+    ) -> s.Comparison:
+        """2 to 8 runs: curves against one axis, head-to-head with seeds as one row, differences of their specs."""
+        wanted = ",".join(keys) if keys else None
+        return self._get(s.Comparison, "/v1/compare", jobs=",".join(jobs), x=x, keys=wanted, max_points=max_points)
+
+    def shared_problems(self, left: str, right: str, step: int, limit: int | None = None) -> s.Page[s.SharedProblem]:
+        """Problems that both runs recorded near a step, nearest first."""
+        jobs = f"{left},{right}"
+        return self._get(s.Page[s.SharedProblem], "/v1/compare/problems", jobs=jobs, step=step, limit=limit)
+
     # --- catalogue and operations -------------------------------------------------------------------------------
 
     def recipes(self) -> s.Page[s.Recipe]:

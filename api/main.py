@@ -15,7 +15,7 @@ from api import problems, reconciler
 from api.auth import RequireToken, bearer
 from api.body import JsonBody
 from api.observe import Meters, Observe
-from api.routers import catalogue, checkpoints, jobs, operations, telemetry
+from api.routers import catalogue, checkpoints, compare, jobs, operations, records, telemetry
 from api.services import Services
 from opd_core.runs.logs import configure_logs
 from opd_core.runs.settings import Settings
@@ -47,7 +47,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.meters = meters
     problems.install(app)
     protected = [Depends(bearer)]
-    for part in (jobs, telemetry, checkpoints, catalogue):
+    for part in (jobs, telemetry, records, checkpoints, compare, catalogue):
         app.include_router(part.router, dependencies=protected)
     app.include_router(operations.router)
     # The last one added is the outermost: it sees refusals too.
