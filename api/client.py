@@ -97,6 +97,36 @@ class Client:
         """Ask for the job's end. It stops within a step plus a grace."""
         return self._as(s.Job, self._request("POST", f"/v1/jobs/{id}/cancel"))
 
+    def pause(self, id: str) -> s.Job:
+        """Ask the job to rest: it saves a checkpoint after its step, and its worker is free."""
+        return self._as(s.Job, self._request("POST", f"/v1/jobs/{id}/pause"))
+
+    def resume(self, id: str) -> s.Job:
+        """Let a paused job go on from its checkpoint."""
+        return self._as(s.Job, self._request("POST", f"/v1/jobs/{id}/resume"))
+
+    def save(self, id: str) -> s.Job:
+        """Ask for a checkpoint after the step that is running."""
+        return self._as(s.Job, self._request("POST", f"/v1/jobs/{id}/checkpoints"))
+
+    def update(self, id: str, *, name: str | None = None, metadata: Mapping[str, str] | None = None) -> s.Job:
+        """Rename a job, replace its metadata."""
+        change = {"name": name, "metadata": None if metadata is None else dict(metadata)}
+        given = {key: value for key, value in change.items() if value is not None}
+        return self._as(s.Job, self._request("PATCH", f"/v1/jobs/{id}", json=given))
+
+    def delete(self, id: str) -> None:
+        """Remove a job that has ended: records, files, streams."""
+        self._request("DELETE", f"/v1/jobs/{id}")
+
+    def fork(self, id: str, checkpoint: str | None = None, **changes: Any) -> s.Job:
+        """A new job like this one whose student starts from one of its checkpoints (default: the newest).
+
+        ``changes`` replace whole sections of the spec, e.g. ``name="again", recipe="gkd"``.
+        """
+        start = {"job": id, "checkpoint": checkpoint}
+        return self.submit({**self.job(id).spec, "from": start, **changes})
+
     def wait(self, id: str, *, timeout_s: float | None = None, poll_s: float = 1.0) -> s.Job:
         """The job once it has ended. Raises TimeoutError."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -218,9 +248,18 @@ class Client:
         """How often the job was started and how each start ended."""
         return self._get(s.Page[s.Attempt], f"/v1/jobs/{id}/attempts")
 
+    def log(self, id: str, attempt: int | None = None, tail: int | None = None) -> str:
+        """What a trainer wrote to its log: the newest start's, or another's."""
+        given = {key: value for key, value in {"attempt": attempt, "tail": tail}.items() if value is not None}
+        return self._request("GET", f"/v1/jobs/{id}/logs", params=given).text
+
     def report(self, id: str) -> s.Report:
         """The report of a finished run."""
         return self._get(s.Report, f"/v1/jobs/{id}/report")
+
+    def export(self, id: str) -> bytes:
+        """The run as one HTML file that needs no server."""
+        return self._request("GET", f"/v1/jobs/{id}/export").content
 
     # --- several runs -------------------------------------------------------------------------------------------
 
@@ -249,6 +288,18 @@ class Client:
     def workers(self) -> s.Page[s.Worker]:
         """Workers and what they are doing."""
         return self._get(s.Page[s.Worker], "/v1/workers")
+
+    def queues(self) -> s.Page[s.Queue]:
+        """Queues with what waits in them and who serves them."""
+        return self._get(s.Page[s.Queue], "/v1/queues")
+
+    def recent_attempts(self, limit: int = 20, *, failed: bool = False) -> s.Page[s.Attempt]:
+        """Starts of all jobs, newest first; ``failed`` = only those that ended badly."""
+        return self._get(s.Page[s.Attempt], "/v1/attempts", limit=limit, failed=failed or None)
+
+    def schema(self) -> s.SpecSchema:
+        """The fields of a job spec, as JSON schemas."""
+        return self._get(s.SpecSchema, "/v1/schema")
 
     def models(self) -> s.Page[s.Model]:
         """Models that a spec may name."""

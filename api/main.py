@@ -15,16 +15,17 @@ from api import problems, reconciler
 from api.auth import RequireToken, bearer
 from api.body import JsonBody
 from api.observe import Meters, Observe
-from api.routers import catalogue, checkpoints, compare, jobs, operations, records, telemetry
+from api.routers import catalogue, checkpoints, compare, export, fleet, jobs, lifecycle, operations, records, telemetry
 from api.services import Services
 from opd_core.runs.logs import configure_logs
 from opd_core.runs.settings import Settings
 
 _TAGS = [
-    {"name": "jobs", "description": "Submit, list, cancel and watch distillation jobs."},
+    {"name": "jobs", "description": "Submit, list, watch, pause, cancel and delete distillation jobs."},
     {"name": "telemetry", "description": "Scalars, token records, heatmaps and the report of a run."},
     {"name": "checkpoints", "description": "What a run saved, for download."},
-    {"name": "catalogue", "description": "Recipes, models and tasks that a spec may name; workers."},
+    {"name": "catalogue", "description": "Recipes, models and tasks that a spec may name; its fields."},
+    {"name": "fleet", "description": "Workers, queues, and starts of jobs that ended badly."},
     {"name": "operations", "description": "Health and metrics."},
 ]
 
@@ -47,7 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.meters = meters
     problems.install(app)
     protected = [Depends(bearer)]
-    for part in (jobs, telemetry, records, checkpoints, compare, catalogue):
+    for part in (jobs, lifecycle, telemetry, records, checkpoints, compare, export, catalogue, fleet):
         app.include_router(part.router, dependencies=protected)
     app.include_router(operations.router)
     # The last one added is the outermost: it sees refusals too.

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from api.schemas import Problem
 from opd_core.runs.states import InvalidTransition
-from opd_core.runs.store import IdempotencyMismatch, JobNotFound
+from opd_core.runs.store import IdempotencyMismatch, JobNotFound, NothingToSave
 from opd_core.spec import UserError
 
 MEDIA_TYPE = "application/problem+json"
@@ -147,6 +147,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(InvalidTransition)
     def _transition(request: Request, error: InvalidTransition) -> JSONResponse:
         return answer(request, 409, "invalid_transition", str(error), allowed=error.allowed)
+
+    @app.exception_handler(NothingToSave)
+    def _nothing_to_save(request: Request, error: NothingToSave) -> JSONResponse:
+        return answer(request, 409, "invalid_transition", str(error))
 
     @app.exception_handler(IdempotencyMismatch)
     def _mismatch(request: Request, error: IdempotencyMismatch) -> JSONResponse:

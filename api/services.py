@@ -13,6 +13,7 @@ from opd_core.runs import database
 from opd_core.runs.artifacts import RunFiles, job_files
 from opd_core.runs.live import LiveReader
 from opd_core.runs.plain import storable
+from opd_core.runs.rows import Job
 from opd_core.runs.settings import Settings
 from opd_core.runs.store import RunStore
 
@@ -42,6 +43,14 @@ class Services:
     def files(self, job_id: str) -> RunFiles:
         """The run directory of a job."""
         return job_files(self.settings.artifacts_url, job_id)
+
+    def announce(self, job: Job) -> None:
+        """Ring the bell of a queued job. With the broker away the reconciler does it later."""
+        if self.bell.ring(job.id, job.queue):
+            self.store.mark_rung(job.id)
+        else:
+            message = "the broker is away: the job waits in the database and the worker is told later"
+            self.store.add_event(job.id, "warning", "bell_failed", message)
 
     def vocabulary(self, job_id: str) -> list[str]:
         """Text by token id; empty until the run has written it."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +25,7 @@ def _dated(row: Any) -> dict[str, Any]:
 
 def job(row: rows.Job) -> s.Job:
     """A job."""
-    return s.Job.model_validate({**_dated(row), "metadata": row.spec.get("metadata", {})})
+    return s.Job.model_validate(_dated(row))
 
 
 def event(row: rows.Event) -> s.Event:
@@ -45,6 +46,16 @@ def attempt(row: rows.Attempt) -> s.Attempt:
 def worker(row: rows.Worker) -> s.Worker:
     """A worker."""
     return s.Worker.model_validate({**_dated(row), "alive": row.age_s < WORKER_ALIVE_S})
+
+
+def queues(counts: Mapping[str, rows.QueueCount], workers: Sequence[rows.Worker]) -> list[s.Queue]:
+    """Every queue that has jobs or a living worker, by name."""
+    alive = Counter(queue for one in workers if one.age_s < WORKER_ALIVE_S for queue in one.queues)
+    empty = rows.QueueCount(waiting=0, running=0, paused=0, oldest_s=None)
+    return [
+        s.Queue.model_validate({"name": name, "workers": alive[name], **asdict(counts.get(name, empty))})
+        for name in sorted({*counts, *alive})
+    ]
 
 
 def metrics(

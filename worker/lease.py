@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 
 class LeaseKeeper:
-    """Renews the lease until closed. ``lost`` and ``cancelled`` are for the supervisor to look at.
+    """Renews the lease until closed. ``lost`` and what the user wishes are for the supervisor to look at.
 
     A lease that could not be renewed for its whole length counts as lost: another worker may hold the job by now.
     """
@@ -27,6 +27,8 @@ class LeaseKeeper:
     def __init__(self, store: RunStore, job_id: str, attempt: int, lease_s: float, watch_s: float = WATCH_S) -> None:
         self.lost = False
         self.cancelled = False
+        self.paused = False
+        self.save_wanted = False
         self._store = store
         self._job_id = job_id
         self._attempt = attempt
@@ -49,22 +51,20 @@ class LeaseKeeper:
             now = time.monotonic()
             try:
                 if now - renewed >= self._lease_s / 4:
-                    self._note(self._store.beat(self._job_id, self._attempt, self._lease_s))
+                    self._store.beat(self._job_id, self._attempt, self._lease_s)
                     renewed = now
-                else:
-                    self._note(self._look())
+                self._look()
             except SQLAlchemyError as error:
                 log.warning("lease_not_renewed", job_id=self._job_id, error=type(error).__name__)
                 self.lost = time.monotonic() - renewed > self._lease_s
             if self.lost:
                 return
 
-    def _look(self) -> str | None:
-        """What ``beat`` would answer, without writing."""
+    def _look(self) -> None:
         job = self._store.get_job(self._job_id)
-        held = job is not None and job.attempt == self._attempt and job.status in ACTIVE
-        return job.desired_state if job is not None and held else None
-
-    def _note(self, desired: str | None) -> None:
-        self.lost = desired is None
-        self.cancelled = desired == "cancelled"
+        if job is None or job.attempt != self._attempt or job.status not in ACTIVE:
+            self.lost = True
+            return
+        self.cancelled = job.desired_state == "cancelled"
+        self.paused = job.desired_state == "pause"
+        self.save_wanted = job.save_wanted

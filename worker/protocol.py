@@ -33,6 +33,7 @@ class Recorder:
         self.report: dict[str, Any] | None = None
         self.error: dict[str, Any] | None = None
         self.training = False  # from the first step on there is something to save
+        self.checkpoints = 0
         self._job_id = claim.job_id
         self._attempt = claim.attempt
         self._store = store
@@ -95,8 +96,8 @@ class Recorder:
             case said.Metrics(step=step, values=values):
                 store.add_metrics(job_id, attempt, step, values)
                 self._live.publish(job_id, "metrics", {"step": step, "values": values})
-            case said.Records(step=step, payload=payload):
-                self._live.publish_records(job_id, step, attempt, payload)
+            case said.Records(step=step, payload=payload, profile=profile):
+                self._live.publish_records(job_id, step, attempt, payload, profile)
             case said.Checkpoint():
                 self._checkpoint(message)
             case said.CheckpointRemoved(name=name):
@@ -118,6 +119,7 @@ class Recorder:
         checkpoint = self._store.add_checkpoint(self._job_id, self._attempt, **described)
         if checkpoint is None:
             return
+        self.checkpoints += 1
         live = {"id": checkpoint.id, **{key: described[key] for key in ("name", "step", "kind", "size_bytes")}}
         self._live.publish(self._job_id, "checkpoint", live)
 

@@ -46,16 +46,17 @@ class Stop(IntEnum):
     """Why the trainer is being stopped. A higher reason replaces a lower one."""
 
     DRAIN = 1  # this worker is shutting down; the job goes back to the queue
-    MAX_RUNTIME = 2
-    CANCEL = 3
-    LOST = 4  # the lease is gone: another worker may hold the job
+    PAUSE = 2  # the same, but the job rests until the user resumes it
+    MAX_RUNTIME = 3
+    CANCEL = 4
+    LOST = 5  # the lease is gone: another worker may hold the job
 
 
 @dataclass(frozen=True)
 class Ending:
     """What becomes of the job. ``crashed`` is for 'queued' only."""
 
-    status: Literal["succeeded", "failed", "cancelled", "queued", "lost"]
+    status: Literal["succeeded", "failed", "cancelled", "queued", "paused", "lost"]
     reason: str
     error: dict[str, Any] | None = None
     crashed: bool = False
@@ -79,6 +80,8 @@ def judge(
         return Ending("failed", f"{error['code']} ({how})", error)
     if stop is Stop.MAX_RUNTIME:
         return Ending("failed", f"max_runtime ({how})", _too_long(max_runtime_s))
+    if stop is Stop.PAUSE:
+        return Ending("paused", f"paused ({how})")
     if stop is Stop.DRAIN:
         return Ending("queued", f"drained ({how})")
     return Ending("queued", how, crashed=True)
@@ -110,6 +113,8 @@ class Supervisor:
         self._deadline = time.monotonic() + self._max_runtime_s - self._earlier_runtime_s()
         self._stop: Stop | None = None
         self._kill_at = float("inf")
+        self._asked_to_save = False
+        self._saved = 0
 
     def run(self) -> Ending:
         """Blocks until the attempt has ended and its end is recorded."""
@@ -149,6 +154,7 @@ class Supervisor:
         logs = LogPublisher(self._files, self._claim.attempt)
         while (exit_code := trainer.exit_code()) is None:
             self._stop_if_due(trainer, lease)
+            self._save_if_asked(trainer, lease)
             if self._stop is not Stop.LOST:
                 self._take_lines(trainer, _TICK_S)
                 logs.write_if_due(trainer.log.lines, trainer.log.text)
@@ -175,6 +181,7 @@ class Supervisor:
             (Stop.LOST, lease.lost, 0.0),
             (Stop.CANCEL, lease.cancelled, settings.cancel_grace_s),
             (Stop.MAX_RUNTIME, now >= self._deadline, settings.drain_s),
+            (Stop.PAUSE, lease.paused, settings.drain_s),
             (Stop.DRAIN, self._draining(), settings.drain_s),
         )
         for stop, due, grace_s in reasons:
@@ -187,6 +194,15 @@ class Supervisor:
                 break
         if now >= self._kill_at:
             trainer.kill()
+
+    def _save_if_asked(self, trainer: TrainerProcess, lease: LeaseKeeper) -> None:
+        """Once per wish, which the next checkpoint fulfils."""
+        if self._recorder.checkpoints > self._saved:
+            self._saved = self._recorder.checkpoints
+            self._asked_to_save = lease.save_wanted = False
+        if lease.save_wanted and self._recorder.training and self._stop is None and not self._asked_to_save:
+            trainer.save()
+            self._asked_to_save = True
 
     def _record_end(self, trainer: TrainerProcess, exit_code: int) -> Ending:
         claim, recorder = self._claim, self._recorder
@@ -206,7 +222,7 @@ class Supervisor:
         if ending.crashed:
             data = {"reason": ending.reason, "log": redact(trainer.log.last_lines(_LOG_LINES_IN_EVENT))}
             recorder.event("error", "trainer_crashed", f"the trainer crashed: {ending.reason}", data)
-        if ending.status == "queued":
+        if ending.status in ("queued", "paused"):  # which of the two is the user's latest wish
             recorded = self._store.requeue(claim.job_id, claim.attempt, crashed=ending.crashed)
         else:
             recorded = self._store.finish(claim.job_id, claim.attempt, ending.status, ending.error, recorder.report)

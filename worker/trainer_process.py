@@ -99,6 +99,11 @@ class TrainerProcess:
         if self._process.poll() is None:
             self._process.terminate()
 
+    def save(self) -> None:
+        """Ask for a checkpoint after the step, and to go on. It must have said that it trains: before, it dies."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGUSR1)
+
     def kill(self) -> None:
         """End the whole process group now, also what a dead trainer left behind."""
         with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""What a spec may name: recipes, models, tasks; and who is there to work."""
+"""What a spec may name: recipes, models, tasks; and the fields that it has."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from api import schemas as s
-from api import views
 from api.problems import not_found, responses
 from api.services import ServicesDep
 from opd_core import recipes
-from opd_core.spec import UserError
+from opd_core.spec import JobSpec, MethodSpec, UserError
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 
@@ -56,7 +55,7 @@ def list_tasks() -> s.Page[s.Task]:
     return s.Page[s.Task](data=[s.Task(name=name, summary=summary) for name, summary in _TASKS.items()])
 
 
-@router.get("/workers", response_model=s.Page[s.Worker], summary="List workers", responses=responses())
-def list_workers(services: ServicesDep) -> s.Page[s.Worker]:
-    """Who answers which queues, doing what; ``alive`` = heard of within the last minute."""
-    return s.Page[s.Worker](data=[views.worker(row) for row in services.store.list_workers()])
+@router.get("/schema", response_model=s.SpecSchema, summary="Read the fields of a job spec", responses=responses())
+def read_schema() -> s.SpecSchema:
+    """JSON schemas with defaults, bounds and descriptions: of the whole spec, and of its ``method``."""
+    return s.SpecSchema(job=JobSpec.model_json_schema(), method=MethodSpec.model_json_schema())

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Depends, Query
 from api import comparison
 from api import schemas as s
 from api.problems import ProblemError, not_found, responses
+from api.recorded import Records
 from api.routers.parameters import MAX_INT
 from api.services import Services, ServicesDep
-from opd_core.runs import records
 from opd_core.runs.ids import is_id
 from opd_core.runs.rows import Job
 
@@ -78,7 +78,7 @@ def shared_problems(
     step: Annotated[int, Query(ge=0, le=MAX_INT, description="Look near this step.")],
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> s.Page[s.SharedProblem]:
-    """Nearest first, among the sequences at rest within 40 steps. The same problem has the same number and prompt."""
+    """Nearest first, among the recorded sequences within 40 steps. The same problem has the same number and prompt."""
     if len(jobs) != 2:
         detail = f"query parameter jobs: give the two runs to look into (got {len(jobs)})"
         raise ProblemError(422, "invalid_request", detail, param="jobs")
@@ -100,8 +100,8 @@ def shared_problems(
 
 def _places(services: Services, job: Job, step: int) -> dict[Place, s.RecordedPlace]:
     """Each recorded problem at its place nearest to the step."""
-    rows = records.read_steps(services.files(job.id), max(0, step - _WINDOW), step + _WINDOW, _PLACE_COLUMNS)
-    rows.sort(key=lambda row: -abs(row["step"] - step))
+    found = Records(job, services).many(max(0, step - _WINDOW), step + _WINDOW, _PLACE_COLUMNS)
+    rows = sorted(found.table.to_pylist(), key=lambda row: (-abs(row["step"] - step), -row["n"]))
     return {
         (row["problem"], row["prompt"]): s.RecordedPlace(step=row["step"], n=row["n"], correct=row["correct"])
         for row in rows

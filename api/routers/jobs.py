@@ -1,4 +1,4 @@
-"""Create, list, read, cancel and watch jobs."""
+"""Create, list, read and watch jobs."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from api import schemas as s
 from api import views
 from api.auth import principal
-from api.problems import ProblemError, responses
+from api.forks import copy_start, resolve_start
+from api.problems import ProblemError, not_found, responses
 from api.references import check_references
 from api.routers.parameters import MAX_INT, JobDep, Limit
 from api.services import ServicesDep
 from api.stream import EVENT_ID, Viewer
 from opd_core import recipes
-from opd_core.runs.ids import ID_PATTERN
+from opd_core.runs.ids import ID_PATTERN, new_id
 from opd_core.spec import JobSpec
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -70,18 +71,19 @@ def create_job(
         once = (principal(request), idempotency_key, digest)
         if (known := services.store.replayed(once)) is not None:
             return _created(views.job(known), {"Idempotency-Replayed": "true"})
-    resolved = recipes.resolve(spec)
+    resolved = resolve_start(recipes.resolve(spec), services)
     check_references(resolved, services.settings)
     warnings = resolved.warnings()
     if validate_only:
         answer = s.Validation(resolved_spec=resolved.model_dump(mode="json"), warnings=warnings)
         return JSONResponse(answer.model_dump(mode="json"))
-    job = services.store.create_job(spec, resolved, warnings, idempotency=once)
-    if services.bell.ring(job.id, job.queue):
-        services.store.mark_rung(job.id)
-    else:
-        message = "the broker is away: the job waits in the database and the worker is told later"
-        services.store.add_event(job.id, "warning", "bell_failed", message)
+    job_id = new_id("job")
+    copy_start(resolved, job_id, services)
+    job = services.store.create_job(spec, resolved, warnings, id=job_id, idempotency=once)
+    if job.id != job_id:  # another request with the same key was faster
+        services.files(job_id).remove_all()
+        return _created(views.job(job), {"Idempotency-Replayed": "true"})
+    services.announce(job)
     return _created(views.job(job), {})
 
 
@@ -125,18 +127,6 @@ def read_job(job: JobDep, if_none_match: Annotated[str | None, Header()] = None)
     return Response(body, headers=headers, media_type="application/json")
 
 
-@router.post(
-    "/{job_id}/cancel",
-    status_code=202,
-    response_model=s.Job,
-    summary="Ask for a job's end",
-    responses={202: {"description": "Recorded. A waiting job is cancelled at once"}, **responses(404, 409)},
-)
-def cancel_job(job: JobDep, services: ServicesDep) -> s.Job:
-    """The trainer stops within one step plus a grace and keeps its last checkpoint. Asking twice changes nothing."""
-    return views.job(services.store.request_cancel(job.id))
-
-
 @router.get(
     "/{job_id}/events",
     response_model=s.Page[s.Event],
@@ -165,6 +155,27 @@ def list_events(
 def list_attempts(job: JobDep, services: ServicesDep) -> s.Page[s.Attempt]:
     """One entry per claim by a worker, first to last."""
     return s.Page[s.Attempt](data=[views.attempt(row) for row in services.store.list_attempts(job.id)])
+
+
+@router.get(
+    "/{job_id}/logs",
+    response_class=PlainTextResponse,
+    summary="Read what a trainer wrote to its log",
+    responses={200: {"content": {"text/plain": {}}}, **responses(404, 422)},
+)
+def read_log(
+    job: JobDep,
+    services: ServicesDep,
+    attempt: Annotated[int | None, Query(ge=1, le=MAX_INT, description="Which start; default: the newest.")] = None,
+    tail: Annotated[int | None, Query(ge=1, le=100_000, description="Only the last lines.")] = None,
+) -> PlainTextResponse:
+    """Free text, secrets left out; written every half minute and when the trainer ends."""
+    number = attempt or job.attempt
+    try:
+        text = services.files(job.id).read_bytes(f"logs/attempt-{number}.log").decode("utf-8", "replace")
+    except FileNotFoundError as error:
+        raise not_found(f"attempt {number} of this job has no log (yet)", param="attempt") from error
+    return PlainTextResponse(text if tail is None else "".join(text.splitlines(keepends=True)[-tail:]))
 
 
 def _viewer(

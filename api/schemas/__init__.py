@@ -6,8 +6,8 @@ from api.schemas.base import Problem as Problem
 from api.schemas.base import Schema as Schema
 from api.schemas.catalogue import Model as Model
 from api.schemas.catalogue import Recipe as Recipe
+from api.schemas.catalogue import SpecSchema as SpecSchema
 from api.schemas.catalogue import Task as Task
-from api.schemas.catalogue import Worker as Worker
 from api.schemas.checkpoints import Checkpoint as Checkpoint
 from api.schemas.checkpoints import CheckpointFile as CheckpointFile
 from api.schemas.compare import Arm as Arm
@@ -18,11 +18,14 @@ from api.schemas.compare import Difference as Difference
 from api.schemas.compare import RecordedPlace as RecordedPlace
 from api.schemas.compare import SharedProblem as SharedProblem
 from api.schemas.compare import Spread as Spread
+from api.schemas.fleet import Queue as Queue
+from api.schemas.fleet import Worker as Worker
 from api.schemas.jobs import Accuracy as Accuracy
 from api.schemas.jobs import Attempt as Attempt
 from api.schemas.jobs import Event as Event
 from api.schemas.jobs import Job as Job
 from api.schemas.jobs import JobError as JobError
+from api.schemas.jobs import JobUpdate as JobUpdate
 from api.schemas.jobs import Progress as Progress
 from api.schemas.jobs import Report as Report
 from api.schemas.jobs import Status as Status

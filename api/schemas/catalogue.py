@@ -1,8 +1,7 @@
-"""What a spec may name, and who works."""
+"""What a spec may name and hold."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Literal
 
 from pydantic import Field
@@ -33,21 +32,6 @@ class Recipe(Schema):
     method: Json
 
 
-class Worker(Schema):
-    """A worker's last sign of life."""
-
-    object: Literal["worker"] = "worker"
-    name: str
-    host: str
-    pid: int
-    queues: list[str]
-    labels: Json = {}
-    job_id: str | None = None
-    alive: bool
-    started_at: datetime
-    seen_at: datetime
-
-
 class Model(Schema):
     """Something a spec's ``student.model`` or ``teacher.model`` may name (hub ids come on top)."""
 
@@ -62,3 +46,11 @@ class Task(Schema):
     object: Literal["task"] = "task"
     name: str = Field(description="Use this as task.name.")
     summary: str
+
+
+class SpecSchema(Schema):
+    """JSON schemas of what a job may ask for."""
+
+    object: Literal["schema"] = "schema"
+    job: Json
+    method: Json = Field(description="Of the spec's ``method``, which the job's own schema leaves open.")

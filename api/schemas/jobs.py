@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.base import Json, Schema
 from opd_core.runs.states import TERMINAL
 from opd_core.runs.states import Status as Status
+from opd_core.spec.job import Metadata, Name
 
 
 class Progress(Schema):
@@ -52,7 +53,7 @@ class Job(Schema):
     name: str
     status: Status
     phase: str = Field(description="What the run is doing, in words for people.")
-    desired_state: str = Field(description="What the user asked for: run or cancelled.")
+    desired_state: str = Field(description="What the user asked for: run, pause or cancelled.")
     attempt: int = Field(description="How often the job was started; rises after a lost worker.")
     queue: str
     recipe: str
@@ -62,6 +63,7 @@ class Job(Schema):
     progress: Progress = Progress()
     accuracy: Accuracy = Accuracy()
     worker: str | None = None
+    save_wanted: bool = Field(False, description="A checkpoint was asked for and is not saved yet.")
     latest_checkpoint: str | None = Field(None, description="Id of the newest checkpoint.")
     error: JobError | None = None
     warnings: list[str] = []
@@ -73,6 +75,15 @@ class Job(Schema):
     def terminal(self) -> bool:
         """Whether the job has ended."""
         return self.status in TERMINAL
+
+
+class JobUpdate(BaseModel):
+    """What may be changed of a job; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name | None = None
+    metadata: Metadata | None = Field(None, description="Replaces all of it.")
 
 
 class Validation(Schema):
@@ -101,6 +112,7 @@ class Attempt(Schema):
     """One start of a job and how it ended."""
 
     object: Literal["attempt"] = "attempt"
+    job_id: str
     attempt: int
     worker: str
     host: str | None = None

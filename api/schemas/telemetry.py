@@ -22,6 +22,7 @@ class StepSummary(Schema):
 
     step: int
     sequences: int
+    tokens: int | None = Field(None, description="Recorded tokens; null while the step is in the live stream only.")
 
 
 class SequenceSummary(Schema):
@@ -150,6 +151,8 @@ class Heatmap(Schema):
     kind: Literal["routing"] = "routing"
     from_step: int
     to_step: int
+    steps_read: int = Field(0, description="Recorded steps that were looked at: of a long range every k-th.")
+    steps_recorded: int = Field(0, description="Recorded steps in the range.")
     states: int = Field(description="Probed states with a negative log-ratio in the range.")
     rows: list[HeatmapRow]
     columns: list[HeatmapColumn]
@@ -157,3 +160,56 @@ class Heatmap(Schema):
     realised: list[list[float]]
     routed: list[list[float]] | None = None
     balance: RouteBalance | None = None
+
+
+class Profile(Schema):
+    """How a quantity of all tokens of a step was spread: by position and step, and in size. Null = no token there."""
+
+    object: Literal["profile"] = "profile"
+    field: str = Field("", description="The quantity, in nats; gates are weights from 0 (silent) on.")
+    fields: list[str] = Field([], description="All quantities that this run has profiles of.")
+    steps: list[int] = Field(description="First step of each column.")
+    to_steps: list[int] = Field(description="Last step of each column.")
+    positions: list[int] = Field(description="First token position of each row, counted from 0.")
+    position_width: int = Field(description="Positions per row.")
+    tokens: list[list[int]] = Field(description="[position][step] tokens.")
+    mean: list[list[float | None]] = Field(description="[position][step] mean over those tokens.")
+    average: list[float | None] = Field(description="[step] mean over all positions.")
+    levels: list[float]
+    quantiles: list[list[float | None]] = Field(description="[level][step]; of several steps the mean of theirs.")
+    edges: list[float]
+    histogram: list[int] = Field(description="Tokens between the edges, over all these steps.")
+
+
+class SilencedToken(Schema):
+    """A token that a gate often silences."""
+
+    id: int
+    text: str
+    seen: int
+    silenced: int
+    lift: float = Field(description="Share silenced, as a multiple of what a random gate of the same budget would.")
+
+
+class GateSummary(Schema):
+    """What gates did to the recorded tokens of a range of steps; silenced = weight below one half."""
+
+    tokens: int = Field(description="Recorded tokens that were looked at.")
+    silenced: float = Field(description="Share of them that was silenced.")
+    mean: float | None = Field(description="Mean weight.")
+    most_silenced: list[SilencedToken]
+    gates: list[str]
+    overlap: list[list[float | None]] = Field(
+        description="[gate][gate] of the tokens that one of them silences, the share that both do."
+    )
+    chance: list[list[float | None]] = Field(description="The same for independent random gates of the same budgets.")
+
+
+class Gates(Schema):
+    """Gates of a run over a range of steps: by position and step, and token by token."""
+
+    object: Literal["gates"] = "gates"
+    profile: Profile
+    summary: GateSummary
+    steps_read: int = Field(description="Recorded steps that the summary looked at.")
+    steps_recorded: int = Field(description="Recorded steps in the range.")

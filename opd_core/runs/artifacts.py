@@ -18,6 +18,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 MANIFEST = "manifest.json"
+START = "start"
+"""The folder with the student that a job goes out from, where its spec says ``from``."""
 Names = list[str]
 _CHUNK = 1 << 20
 
@@ -173,6 +175,40 @@ class RunFiles:
             if size != entry["size"] or digest.hexdigest() != entry["sha256"]:
                 raise CorruptArtifact(name, f"{entry['name']} is not the file that was written")
         return cast(dict[str, Any], manifest)
+
+    def adopt(self, other: RunFiles, source: str, name: str, *, folder: str = "") -> None:
+        """Copy ``folder`` (or all) of another run's published directory ``source`` to ``name``, and publish it here.
+
+        Raises FileNotFoundError when it is gone. Local files are linked: a published file never changes.
+        """
+        entries = _files_of(source, other.read_json(f"{source}/{MANIFEST}"))
+        prefix = f"{folder}/" if folder else ""
+        kept = [
+            {**entry, "name": entry["name"].removeprefix(prefix)}
+            for entry in entries
+            if entry["name"].startswith(prefix)
+        ]
+        for entry in kept:
+            self._adopt_file(other._path(f"{source}/{prefix}{entry['name']}"), self._path(f"{name}/{entry['name']}"))
+        self.write_json(f"{name}/{MANIFEST}", {"files": kept})
+
+    def _adopt_file(self, source: str, target: str) -> None:
+        if not self._local:
+            self._fs.copy(source, target)
+            return
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except FileNotFoundError:
+            raise
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source, target)
+
+    def remove_all(self) -> None:
+        """Remove the whole run directory; fine if it is missing."""
+        self._fs.invalidate_cache(self._root)
+        if self._fs.exists(self._root):
+            self._fs.rm(self._root, recursive=True)
 
     def remove(self, name: str) -> None:
         """Remove a file or a directory; fine if it is missing."""

@@ -1,8 +1,8 @@
 """Live telemetry over Redis Streams, capped: what a viewer may miss, never what is recorded.
 
-Per job three streams: ``live`` (type, JSON data), ``tokens`` (one encoded payload of token records per step) and
-``steps`` (the index of ``tokens`` without the payloads). Entry ids of the last two are ``{attempt}-{step}``, so a
-step is found without reading its neighbours.
+Per job four streams: ``live`` (type, JSON data), ``tokens`` (one encoded payload of token records per step), ``steps``
+(the index of ``tokens`` without the payloads) and ``profiles`` (one encoded profile per step). Entry ids of the last
+three are ``{attempt}-{step}``, so a step is found without reading its neighbours.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import pyarrow as pa
 import redis
 import redis.asyncio
 import structlog
@@ -21,7 +22,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from opd_core.runs import records
+from opd_core.runs import parts, profiles, records
 from opd_core.runs.plain import finite
 
 LIVE_ENTRIES = 5000
@@ -51,6 +52,11 @@ def steps_key(job_id: str) -> str:
     return f"opd:job:{job_id}:steps"
 
 
+def profiles_key(job_id: str) -> str:
+    """Stream of the last steps' profiles."""
+    return f"opd:job:{job_id}:profiles"
+
+
 class LiveWriter:
     """Publishes live updates. A broker that is away costs updates, never time or an error; ``dropped`` counts them.
 
@@ -71,8 +77,10 @@ class LiveWriter:
         if type == "end":
             self._run(job_id, lambda pipe: _expire(pipe, job_id))
 
-    def publish_records(self, job_id: str, step: int, attempt: int, payload: bytes) -> None:
-        """A step's token records (``records.encode``), and the live update ``records`` that announces them."""
+    def publish_records(
+        self, job_id: str, step: int, attempt: int, payload: bytes, profile: bytes | None = None
+    ) -> None:
+        """A step's token records and profile as encoded, and the live update ``records`` that announces them."""
         sequences = records.count(payload)
         entry = f"{attempt}-{step}"
         about: Fields = {"step": step, "attempt": attempt}
@@ -81,6 +89,8 @@ class LiveWriter:
         def add(pipe: redis.client.Pipeline) -> None:
             pipe.xadd(tokens_key(job_id), {**about, "payload": payload}, entry, TOKEN_STEPS, False)
             pipe.xadd(steps_key(job_id), {**about, "sequences": sequences}, entry, TOKEN_STEPS, False)
+            if profile is not None:
+                pipe.xadd(profiles_key(job_id), {**about, "payload": profile}, entry, TOKEN_STEPS, False)
             pipe.xadd(live_key(job_id), notice, maxlen=LIVE_ENTRIES)
 
         self._run(job_id, add)
@@ -149,14 +159,24 @@ class LiveReader:
         # Entries come in order of (attempt, step): the highest attempt of a step is the last one.
         return {int(fields[b"step"]): int(fields[b"sequences"]) for _, fields in entries}
 
-    def read_step(self, job_id: str, step: int, attempt: int) -> list[records.Row]:
-        """Token records of a step as the highest attempt up to ``attempt`` wrote them; [] when not there."""
+    def read_step(self, job_id: str, step: int, attempt: int) -> pa.Table | None:
+        """Token records of a step as the highest attempt up to ``attempt`` wrote them; None when not there."""
         for number in range(attempt, 0, -1):
             entry = f"{number}-{step}"
             found = cast(list[Any], self._redis.xrange(tokens_key(job_id), entry, entry))
             if found:
-                return records.decode(found[0][1][b"payload"])
-        return []
+                return records.decode_table(found[0][1][b"payload"])
+        return None
+
+    def profiles(self, job_id: str) -> pa.Table:
+        """The profiles that are still in the stream, as the newest attempt at each step wrote them."""
+        entries = cast(list[Any], self._redis.xrange(profiles_key(job_id)))
+        found = [profiles.decode(fields[b"payload"]) for _, fields in entries]
+        return parts.newest(pa.concat_tables([profiles.SCHEMA.empty_table(), *found]))
+
+    def forget(self, job_id: str) -> None:
+        """Remove the streams of a job."""
+        self._redis.delete(live_key(job_id), tokens_key(job_id), steps_key(job_id))
 
     def ping(self) -> bool:
         """Whether the broker answers."""
@@ -210,5 +230,5 @@ def _timeouts() -> dict[str, Any]:
 
 
 def _expire(pipe: redis.client.Pipeline, job_id: str) -> None:
-    for key in (live_key(job_id), tokens_key(job_id), steps_key(job_id)):
+    for key in (live_key(job_id), tokens_key(job_id), steps_key(job_id), profiles_key(job_id)):
         pipe.expire(key, KEEP_AFTER_END_S)

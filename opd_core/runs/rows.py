@@ -35,6 +35,8 @@ class Job(_Row):
     progress: dict[str, Any]
     accuracy: dict[str, Any]
     latest_checkpoint: str | None
+    metadata: dict[str, Any]
+    save_wanted: bool
     error: dict[str, Any] | None
     warnings: list[str]
     spec: dict[str, Any]
@@ -110,3 +112,14 @@ class Worker(_Row):
     started_at: float
     seen_at: float
     age_s: float
+    lease_left_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueCount(_Row):
+    """The jobs of a queue that are not over; ``oldest_s`` is the age of the one that waits longest."""
+
+    waiting: int
+    running: int
+    paused: int
+    oldest_s: float | None

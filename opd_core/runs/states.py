@@ -4,7 +4,8 @@
 
     queued -> preparing -> running -> finalizing -> succeeded
     running <-> pausing -> paused -> queued
-    any active -> cancelling -> cancelled;  queued, paused -> cancelled (nobody works on them)
+    queued -> paused, queued, paused -> cancelled (nobody works on them, so it happens at once)
+    any active -> cancelling -> cancelled
     any active -> failed;  any active -> queued (its worker was drained or lost)
     any active -> preparing (an expired lease is claimed directly)
 
@@ -31,12 +32,14 @@ DesiredState = Literal["run", "pause", "cancelled"]
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 TERMINAL: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
+# There are steps to come, and a worker that makes them.
+TRAINABLE: frozenset[Status] = frozenset({"preparing", "running", "pausing"})
 # A worker holds a lease on these.
 ACTIVE: frozenset[Status] = frozenset({"preparing", "running", "pausing", "finalizing", "cancelling"})
 
 _ANY_TIME: frozenset[Status] = frozenset({"queued", "preparing", "cancelling", "failed"})
 TRANSITIONS: dict[Status, frozenset[Status]] = {
-    "queued": frozenset({"preparing", "cancelled", "failed"}),
+    "queued": frozenset({"preparing", "paused", "cancelled", "failed"}),
     "preparing": _ANY_TIME | {"running", "pausing", "finalizing", "succeeded"},
     "running": _ANY_TIME | {"pausing", "finalizing", "succeeded"},
     "pausing": _ANY_TIME | {"running", "paused", "finalizing", "succeeded"},

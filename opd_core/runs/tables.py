@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Double,
     ForeignKey,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -79,6 +81,10 @@ jobs = Table(
     Column("error", JSON),
     Column("report", JSON),
     Column("latest_checkpoint", String(48)),
+    # as submitted in the spec; may be changed later, which the spec may not
+    Column("metadata", JSON, nullable=False, server_default="{}"),
+    # the user wants a checkpoint at the next step; the next one that is indexed fulfils it
+    Column("save_wanted", Boolean, nullable=False, server_default=false()),
     Index(None, "status", "id"),
 )
 

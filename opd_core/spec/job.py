@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from opd_core.spec.base import Spec
 from opd_core.spec.errors import UserError
@@ -16,6 +16,8 @@ _MODEL_ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?$")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.:-]{0,95}$")]
 Label = Annotated[str, StringConstraints(max_length=256)]
+Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+Metadata = Annotated[dict[Key, Label], Field(max_length=32)]
 
 
 def _check_reference(value: str, what: str) -> str:
@@ -160,12 +162,21 @@ class CheckpointsSpec(Spec):
     keep_last: int = Field(2, ge=1, le=1000)
 
 
+LARGEST_TOP_K = 64
+
+
 class TelemetrySpec(Spec):
     """What is recorded of each step, token by token. It never changes the weights."""
 
     sequences_per_step: int = Field(8, ge=0, le=256)
     every_n_steps: int = Field(1, ge=1, le=10_000)
-    top_k: int = Field(8, ge=1, le=64)
+    top_k: int = Field(
+        32,
+        ge=1,
+        le=LARGEST_TOP_K,
+        description="Favourites of both models that are kept for each token (about 0.3 KB per token at 32); more where "
+        "the method itself looks at more. What-if questions take the rest of the vocabulary as flat.",
+    )
     probe_states: int = Field(32, ge=0, le=512, description="States re-scored after the update, from <= 2 sequences.")
 
 
@@ -188,10 +199,28 @@ class ResourcesSpec(Spec):
         return value
 
 
+class StartSpec(Spec):
+    """A saved student of another job of the same service: this job's student starts with its weights.
+
+    Steps, optimizer and critic start anew. The weights are copied when the job is accepted.
+    """
+
+    job: str = Field(pattern=r"^[a-z0-9_]{1,48}$", description="The id of the job that was trained before.")
+    checkpoint: str | None = Field(
+        None, pattern=r"^[a-z0-9_]{1,48}$", description="The id of one of its checkpoints; default: the newest."
+    )
+
+
 class JobSpec(Spec):
     """A whole job. ``recipe`` is the starting point, ``method`` overrides it variable by variable."""
 
+    # "from" is no name in Python
+    model_config = ConfigDict(serialize_by_alias=True)
+
     name: Name
+    from_: StartSpec | None = Field(
+        None, alias="from", description="Start from another job's checkpoint; the student must be the same model."
+    )
     student: ModelSpec
     teacher: ModelSpec
     task: TaskSpec
@@ -207,9 +236,7 @@ class JobSpec(Spec):
     telemetry: TelemetrySpec = TelemetrySpec()
     resources: ResourcesSpec = ResourcesSpec()
     seed: int = Field(0, ge=0, le=2**31 - 1)
-    metadata: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")], Label] = Field(
-        default_factory=dict, max_length=32
-    )
+    metadata: Metadata = Field(default_factory=dict)
 
     def method_spec(self) -> MethodSpec:
         """The method of a resolved spec (``opd_core.recipes.resolve``), where ``method`` is complete."""

@@ -1,7 +1,8 @@
 """The training process: ``python -m opd_core.training.main --spec SPEC.json --out RUN_DIR --attempt N``.
 
 stdout carries one JSON message per line and nothing else; stderr is the log. SIGTERM: finish the step, save a
-checkpoint, exit 75. Exit codes: 0 succeeded, 2 the user's to fix, 75 stopped on request, anything else a crash.
+checkpoint, exit 75. SIGUSR1: finish the step, save a checkpoint, go on. Exit codes: 0 succeeded, 2 the user's to fix,
+75 stopped on request, anything else a crash.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ def main() -> int:
     # Messages own the real stdout; whatever else prints goes to the log.
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    stop = _StopFlag()
+    stop, save = _Flag(), _Flag()
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGUSR1, save)
 
     def emit(message: dict[str, Any]) -> None:
         channel.write(json.dumps(message, allow_nan=False) + "\n")
@@ -46,7 +48,14 @@ def main() -> int:
 
     try:
         spec = JobSpec.model_validate_json(arguments.spec.read_text(encoding="utf-8"))
-        train(spec, arguments.out, attempt=arguments.attempt, emit=emit, should_stop=lambda: stop.requested)
+        train(
+            spec,
+            arguments.out,
+            attempt=arguments.attempt,
+            emit=emit,
+            should_stop=lambda: stop.raised,
+            should_save=save.lower,
+        )
     except UserError as error:
         emit(messages.error(error.code, error.message, param=error.param, category="user", retryable=False))
         return EXIT_USER_ERROR
@@ -55,11 +64,18 @@ def main() -> int:
     return 0
 
 
-class _StopFlag:
-    requested = False
+class _Flag:
+    """Raised by a signal."""
+
+    raised = False
 
     def __call__(self, *_: object) -> None:
-        self.requested = True
+        self.raised = True
+
+    def lower(self) -> bool:
+        """Whether it was raised; it is down afterwards."""
+        was, self.raised = self.raised, False
+        return was
 
 
 def _die_with_parent() -> None:

@@ -26,6 +26,7 @@ from opd_core.models import (
     check_trunk_and_head,
     check_vocabularies,
     load_model,
+    restore_weights,
     save_model,
     token_texts,
     vocabulary_warnings,
@@ -34,8 +35,8 @@ from opd_core.objective.plan import PlanState
 from opd_core.objective.targets import HiddenTarget
 from opd_core.recipes import Recipe, load, resolve
 from opd_core.rollout import completion_hidden
-from opd_core.runs import records
-from opd_core.runs.artifacts import RunFiles
+from opd_core.runs import profiles, records
+from opd_core.runs.artifacts import START, RunFiles
 from opd_core.runs.settings import Settings
 from opd_core.spec import JobSpec, UserError
 from opd_core.tasks import demo_models, load_task
@@ -55,6 +56,7 @@ from opd_core.training.tally import Tally
 
 # Recorded steps per Parquet part: fresh enough to browse, few enough files.
 _STEPS_PER_PART = 20
+_TOKENS_PER_PART = 100_000  # they wait in memory
 _AUTO_MICRO_TOKENS = 16_384
 
 
@@ -69,21 +71,31 @@ def train(
     attempt: int = 1,
     emit: Emit,
     should_stop: Callable[[], bool] = lambda: False,
+    should_save: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Run ``spec`` in the run directory ``out`` (path or fsspec URL), or resume what is there; returns the report.
 
-    Raises UserError for what the user can put right, Stopped when ``should_stop`` said so after a step.
+    ``should_save`` is asked after each step whether a checkpoint is wanted beside the regular ones. Raises UserError
+    for what the user can put right, Stopped when ``should_stop`` said so after a step.
     """
     spec = resolve(spec)
-    return _Run(spec, RunFiles(out), attempt=attempt, emit=emit, should_stop=should_stop).run()
+    run = _Run(spec, RunFiles(out), attempt=attempt, emit=emit, should_stop=should_stop, should_save=should_save)
+    return run.run()
 
 
 class _Run:
     def __init__(
-        self, spec: JobSpec, files: RunFiles, *, attempt: int, emit: Emit, should_stop: Callable[[], bool]
+        self,
+        spec: JobSpec,
+        files: RunFiles,
+        *,
+        attempt: int,
+        emit: Emit,
+        should_stop: Callable[[], bool],
+        should_save: Callable[[], bool],
     ) -> None:
         self.spec, self.files, self.attempt = spec, files, attempt
-        self.emit, self.should_stop = emit, should_stop
+        self.emit, self.should_stop, self.should_save = emit, should_stop, should_save
         self.recipe: Recipe = load(spec.recipe)
         self.warnings: list[str] = []
         self.accuracy: dict[str, float | None] = dict.fromkeys(("before", "after", "teacher", "gap_recovered"))
@@ -92,7 +104,7 @@ class _Run:
         self.findings: list[dict[str, Any]] = []
         self.tally = Tally()
         self.latest_accuracy: float | None = None
-        self.unwritten: list[dict[str, Any]] = []  # recorded rows that are not at rest yet
+        self.unwritten: list[Step] = []  # recorded steps that are not at rest yet
         self.recent: deque[float] = deque(maxlen=20)  # seconds of the last steps, for the ETA
 
     def run(self) -> dict[str, Any]:
@@ -149,6 +161,7 @@ class _Run:
         spec = self.spec
         student = load_model(spec.student, device=device, trainable=True, role="student")
         teacher = load_model(spec.teacher, device=device, trainable=False, role="teacher")
+        self._start(student)
         for model in (student, teacher):
             check_trunk_and_head(model)
         check_decoding(student)
@@ -203,9 +216,24 @@ class _Run:
             attempt=self.attempt,
         )
 
+    def _start(self, student: LanguageModel) -> None:
+        """With ``from``: another run's weights, which the service has put beside this run when it accepted the job."""
+        if self.spec.from_ is None:
+            return
+        if not self.files.exists(f"{START}/manifest.json"):
+            raise UserError(
+                "from: the run directory has no copy of that checkpoint: submit the job to the service that has it",
+                param="from",
+                code="no_start",
+            )
+        with tempfile.TemporaryDirectory(prefix="opd-start-") as folder:
+            self.files.fetch(START, Path(folder))
+            restore_weights(student, Path(folder))
+
     def _reference(self, vocab_size: int, device: torch.device) -> LanguageModel:
         """The student as it is before the first update, also when the run goes on from a checkpoint."""
         reference = load_model(self.spec.student, device=device, trainable=False, role="student")
+        self._start(reference)
         reference.restrict_vocabulary(vocab_size)
         if _precision(self.spec, device) == "bfloat16":
             reference.model.to(torch.bfloat16)
@@ -327,7 +355,8 @@ class _Run:
                 "accuracy": self.latest_accuracy,
             }
         )
-        if last or (schedule.checkpoint_every and step % schedule.checkpoint_every == 0):
+        regular = last or (schedule.checkpoint_every and step % schedule.checkpoint_every == 0)
+        if self.should_save() or regular:  # asked first: a regular one fulfils the wish as well
             self._checkpoint(t, step)
 
     def _watch(self, step: int, metrics: dict[str, float]) -> None:
@@ -343,16 +372,20 @@ class _Run:
     def _record(self, step: int, result: Step) -> None:
         if not result.records:
             return
-        payload = base64.b64encode(records.encode(result.records)).decode()
-        self.emit({"type": "records", "step": step, "payload": payload})
-        self.unwritten += result.records
-        if len({row["step"] for row in self.unwritten}) >= _STEPS_PER_PART:
+        payload, spread = records.encode(result.records), profiles.encode(result.profile)
+        self.emit({"type": "records", "step": step, "payload": _ascii(payload), "profile": _ascii(spread)})
+        self.unwritten.append(result)
+        tokens = sum(row["length"] for recorded in self.unwritten for row in recorded.records)
+        if len(self.unwritten) >= _STEPS_PER_PART or tokens >= _TOKENS_PER_PART:
             self._write_records()
 
     def _write_records(self) -> None:
         if self.unwritten:
-            first, last = self.unwritten[0]["step"], self.unwritten[-1]["step"]
-            records.write_part(self.files, self.unwritten, first, last, self.attempt)
+            rows = [row for recorded in self.unwritten for row in recorded.records]
+            spread = [row for recorded in self.unwritten for row in recorded.profile]
+            first, last = rows[0]["step"], rows[-1]["step"]
+            records.write_part(self.files, rows, first, last, self.attempt)
+            profiles.write_part(self.files, spread, first, last, self.attempt)
             self.unwritten = []
 
     def _evaluate(self, t: Trainer, lm: LanguageModel, parameters: int) -> Evaluation | None:
@@ -444,6 +477,10 @@ class _Run:
             if sentence not in self.warnings:
                 self.warnings.append(sentence)
                 self.emit(messages.warning(sentence))
+
+
+def _ascii(payload: bytes) -> str:
+    return base64.b64encode(payload).decode()
 
 
 def _set_up_torch(spec: JobSpec) -> torch.device:

@@ -8,7 +8,7 @@ The rules that make a job survive its workers:
 - crashes are counted apart from attempts: a drained or resumed job may be claimed any number of times;
 - a terminal status is reached once.
 
-Status changes write their own events (created, claimed, cancel_requested, requeued, lost, finished). Each part of
+Status changes write their own events (created, claimed, pause_requested, paused, requeued, finished...). Each part of
 the store is a file; callers know the one class that has them all.
 """
 
@@ -24,8 +24,10 @@ from opd_core.runs.store.progress import Progress
 from opd_core.runs.store.transaction import MAX_CRASHES as MAX_CRASHES
 from opd_core.runs.store.transaction import JobNotFound as JobNotFound
 from opd_core.runs.store.transaction import Level as Level
+from opd_core.runs.store.wishes import NothingToSave as NothingToSave
+from opd_core.runs.store.wishes import Wishes
 from opd_core.runs.store.workers import WORKER_ALIVE_S as WORKER_ALIVE_S
 
 
-class RunStore(Jobs, Leases, Progress, Events, Checkpoints, Attempts):
+class RunStore(Jobs, Wishes, Leases, Progress, Events, Checkpoints, Attempts):
     """Every record of every run. Thread-safe; make its engine after a fork."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, func, not_, or_, select, update
 
 from opd_core.runs import tables as t
 from opd_core.runs.rows import Attempt
 from opd_core.runs.store.base import Base
+
+# How the reason of an attempt begins that ended as its user or its operator wanted.
+_PEACE = ("succeeded", "cancelled", "drained", "paused")
 
 
 class Attempts(Base):
@@ -40,6 +43,16 @@ class Attempts(Base):
     def list_attempts(self, job_id: str) -> list[Attempt]:
         """First to last."""
         query = select(t.attempts).where(t.attempts.c.job_id == job_id).order_by(t.attempts.c.attempt)
+        with self._read() as connection:
+            return [Attempt.of(row) for row in connection.execute(query).mappings()]
+
+    def list_recent_attempts(self, limit: int = 20, *, failed: bool = False) -> list[Attempt]:
+        """Of all jobs, the newest start first. ``failed``: only those that ended otherwise than in peace."""
+        table = t.attempts.c
+        query = select(t.attempts).order_by(table.started_at.desc(), table.job_id.desc()).limit(limit)
+        if failed:
+            peace = or_(*(table.reason.startswith(end) for end in _PEACE))
+            query = query.where(table.finished_at.is_not(None), not_(peace))
         with self._read() as connection:
             return [Attempt.of(row) for row in connection.execute(query).mappings()]
 

@@ -49,7 +49,7 @@ class Checkpoints(Base):
                     files=listed,
                 )
             )
-            set_job(connection, job_id, latest_checkpoint=checkpoint_id)
+            set_job(connection, job_id, latest_checkpoint=checkpoint_id, save_wanted=False)
             row = connection.execute(select(table).where(table.c.id == checkpoint_id)).mappings().one()
             return Checkpoint.of(row)
 

@@ -1,8 +1,8 @@
-"""Jobs as users see them: created, listed, read, cancelled."""
+"""Jobs as users see them: created, listed, read, renamed, deleted."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, null, select
@@ -11,9 +11,9 @@ from sqlalchemy.exc import IntegrityError
 from opd_core.runs import tables as t
 from opd_core.runs.ids import new_id
 from opd_core.runs.rows import Job
-from opd_core.runs.states import ACTIVE, TERMINAL, InvalidTransition
+from opd_core.runs.states import TERMINAL, InvalidTransition
 from opd_core.runs.store.base import Base
-from opd_core.runs.store.transaction import append_event, end_job, find_job, set_job, the_job
+from opd_core.runs.store.transaction import append_event, find_job, set_job, the_job
 from opd_core.spec import JobSpec
 
 IDEMPOTENCY_S = 24 * 3600.0
@@ -30,13 +30,19 @@ class Jobs(Base):
     """Records of jobs, newest first."""
 
     def create_job(
-        self, spec: JobSpec, resolved: JobSpec, warnings: Sequence[str] = (), *, idempotency: Idempotency | None = None
+        self,
+        spec: JobSpec,
+        resolved: JobSpec,
+        warnings: Sequence[str] = (),
+        *,
+        id: str | None = None,
+        idempotency: Idempotency | None = None,
     ) -> Job:
-        """Write a queued job and commit; ring the bell afterwards.
+        """Write a queued job and commit; ring the bell afterwards. ``id`` is for what is prepared before it exists.
 
         With a known idempotency key it returns the job that the key made, or raises IdempotencyMismatch.
         """
-        job_id = new_id("job")
+        job_id = id or new_id("job")
         try:
             with self._write() as connection:
                 if idempotency:
@@ -64,6 +70,8 @@ class Jobs(Base):
                         warnings=list(warnings),
                         error=null(),
                         report=null(),
+                        metadata=dict(spec.metadata),
+                        save_wanted=False,
                     )
                 )
                 if idempotency:
@@ -125,26 +133,35 @@ class Jobs(Base):
         with self._read() as connection:
             return connection.execute(select(t.jobs.c.report).where(t.jobs.c.id == job_id)).scalar_one_or_none()
 
-    def request_cancel(self, job_id: str) -> Job:
-        """Record the wish to cancel. Nobody works on a queued or paused job: it is cancelled at once.
+    def update_job(self, job_id: str, *, name: str | None = None, metadata: Mapping[str, str] | None = None) -> Job:
+        """Rename a job, replace its metadata. Its spec stays what was submitted. Raises JobNotFound."""
+        changes: dict[str, Any] = {"name": name, "metadata": None if metadata is None else dict(metadata)}
+        changes = {key: value for key, value in changes.items() if value is not None}
+        with self._write() as connection:
+            the_job(connection, job_id, lock=True)
+            if changes:
+                set_job(connection, job_id, **changes)
+                append_event(connection, job_id, "info", "updated", "changed: " + ", ".join(changes), changes)
+            return the_job(connection, job_id)
 
-        Asking twice changes nothing. Raises JobNotFound, or InvalidTransition for a succeeded or failed job.
+    def require_ended(self, job_id: str) -> None:
+        """Raise InvalidTransition for a job that may not be deleted yet."""
+        with self._read() as connection:
+            _require_ended(the_job(connection, job_id))
+
+    def delete_job(self, job_id: str) -> None:
+        """Forget a job that has ended, with everything that was recorded about it.
+
+        Raises JobNotFound, or InvalidTransition for a job that has not ended.
         """
         with self._write() as connection:
-            job = the_job(connection, job_id, lock=True)
-            if job.status in ("cancelled", "cancelling"):
-                return job
-            if job.status in TERMINAL:
-                raise InvalidTransition(job.status, "cancelled")
-            if job.status in ACTIVE:
-                set_job(
-                    connection, job_id, status="cancelling", desired_state="cancelled", phase="stopping the trainer"
-                )
-                append_event(connection, job_id, "info", "cancel_requested", "cancel requested")
-            else:
-                set_job(connection, job_id, desired_state="cancelled")
-                end_job(connection, job, "cancelled")
-            return the_job(connection, job_id)
+            _require_ended(the_job(connection, job_id, lock=True))
+            connection.execute(delete(t.jobs).where(t.jobs.c.id == job_id))
+
+
+def _require_ended(job: Job) -> None:
+    if job.status not in TERMINAL:
+        raise InvalidTransition(job.status, "deleted")
 
 
 def _replay(connection: Connection, idempotency: Idempotency) -> Job | None:

@@ -61,7 +61,7 @@ class Leases(Workers):
             return Claim(job_id=job_id, attempt=row.attempt, queue=row.queue, spec=row.resolved_spec)
 
     def beat(self, job_id: str, attempt: int, lease_s: float) -> str | None:
-        """Renew the lease; what the user wants now ('run' | 'cancelled'), or None when the lease is lost."""
+        """Renew the lease; what the user wants now ('run' | 'pause' | 'cancelled'), or None when the lease is lost."""
         renewed = (
             update(t.jobs)
             .where(*held(job_id, attempt))
@@ -98,7 +98,7 @@ class Leases(Workers):
         """Give the job back, to be claimed again. False when the lease is lost.
 
         A crash counts towards MAX_CRASHES, beyond which the job fails with code ``worker_lost``. A job that is
-        being cancelled ends as cancelled instead.
+        being cancelled ends as cancelled instead, one that is being paused rests.
         """
         with self._write() as connection:
             job = held_job(connection, job_id, attempt)

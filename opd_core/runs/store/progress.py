@@ -20,14 +20,16 @@ class Progress(Base):
     def set_phase(self, job_id: str, attempt: int, phase: str, status: Status | None = None) -> bool:
         """Say what the run is doing and, with ``status``, move the machine. Raises InvalidTransition.
 
-        A job that is being cancelled keeps that status: the request may arrive at any moment.
+        A job that is being cancelled keeps that status, and one that is being paused does not run again: the
+        request may arrive at any moment.
         """
         with self._write() as connection:
             job = held_job(connection, job_id, attempt)
             if job is None:
                 return False
             values: dict[str, Any] = {"phase": storable(phase)[:256]}
-            if status is not None and job.status != "cancelling":
+            kept = job.status == "cancelling" or (job.status == "pausing" and status == "running")
+            if status is not None and not kept:
                 require(job.status, status)
                 values["status"] = status
             set_job(connection, job_id, **values)

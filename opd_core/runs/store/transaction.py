@@ -128,7 +128,7 @@ def end_job(
 
 
 def give_back(connection: Connection, job: Job, *, crashed: bool, reason: str) -> None:
-    """A job without a worker: back to the queue, or to its end when cancelled or lost too often."""
+    """A job without a worker: back to the queue, or to rest when a pause was asked for, or to its end."""
     if job.desired_state == "cancelled":
         end_job(connection, job, "cancelled")
         return
@@ -137,11 +137,12 @@ def give_back(connection: Connection, job: Job, *, crashed: bool, reason: str) -
         message = f"the worker was lost {crashes} times; the last time: {reason}"
         end_job(connection, job, "failed", {"code": "worker_lost", "message": message, "retryable": True})
         return
+    rests = job.desired_state == "pause"
     set_job(
         connection,
         job.id,
-        status="queued",
-        phase="waiting for a worker",
+        status="paused" if rests else "queued",
+        phase="paused" if rests else "waiting for a worker",
         crashes=crashes,
         worker=None,
         lease_until=None,
@@ -149,5 +150,6 @@ def give_back(connection: Connection, job: Job, *, crashed: bool, reason: str) -
     )
     close_attempts(connection, job.id, reason)
     level: Level = "warning" if crashed else "info"
-    message = f"attempt {job.attempt} ended ({reason}); back in the queue"
-    append_event(connection, job.id, level, "requeued", message, {"crashes": crashes}, job.attempt)
+    message = f"attempt {job.attempt} ended ({reason}); {'paused' if rests else 'back in the queue'}"
+    name = "paused" if rests else "requeued"
+    append_event(connection, job.id, level, name, message, {"crashes": crashes}, job.attempt)

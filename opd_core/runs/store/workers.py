@@ -1,14 +1,15 @@
-"""Workers: their signs of life."""
+"""Workers: their signs of life, and what waits for them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ColumnElement, and_, case, delete, func, insert, select, update
 
 from opd_core.runs import tables as t
-from opd_core.runs.rows import Worker
+from opd_core.runs.rows import QueueCount, Worker
+from opd_core.runs.states import ACTIVE, TERMINAL
 from opd_core.runs.store.base import Base
 
 WORKER_ALIVE_S = 60.0
@@ -47,9 +48,38 @@ class Workers(Base):
 
     def list_workers(self) -> list[Worker]:
         """All known workers by name; ``age_s`` tells who is alive."""
-        query = select(t.workers, (t.db_now() - t.workers.c.seen_at).label("age_s")).order_by(t.workers.c.name)
+        lease_left = (t.jobs.c.lease_until - t.db_now()).label("lease_left_s")
+        # Another worker may have taken the job over: a lease is that of the worker who holds it.
+        held = and_(t.jobs.c.id == t.workers.c.job_id, t.jobs.c.worker == t.workers.c.name)
+        query = (
+            select(t.workers, (t.db_now() - t.workers.c.seen_at).label("age_s"), lease_left)
+            .outerjoin(t.jobs, held)
+            .order_by(t.workers.c.name)
+        )
         with self._read() as connection:
             return [Worker.of(row) for row in connection.execute(query).mappings()]
+
+    def count_by_queue(self) -> dict[str, QueueCount]:
+        """Queue -> its jobs that are not over."""
+        jobs = t.jobs.c
+        waiting = jobs.status == "queued"
+        query = (
+            select(
+                jobs.queue,
+                _count(waiting).label("waiting"),
+                _count(jobs.status.in_(ACTIVE)).label("running"),
+                _count(jobs.status == "paused").label("paused"),
+                (t.db_now() - func.min(case((waiting, jobs.created_at)))).label("oldest_s"),
+            )
+            .where(jobs.status.not_in(TERMINAL))
+            .group_by(jobs.queue)
+        )
+        with self._read() as connection:
+            return {row["queue"]: QueueCount.of(row) for row in connection.execute(query).mappings()}
+
+
+def _count(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    return func.sum(case((condition, 1), else_=0))
 
 
 def idle_queues(workers: Sequence[Worker]) -> set[str]:
