@@ -212,6 +212,32 @@ class Client:
             columns=columns,
         )
 
+    def returns(
+        self,
+        id: str,
+        field: str | None = None,
+        from_step: int | None = None,
+        to_step: int | None = None,
+        rows: int | None = None,
+        columns: int | None = None,
+    ) -> s.Profile:
+        """A quantity (log_ratio, return, advantage, value, kl...) of all tokens by position and step."""
+        span = {"from_step": from_step, "to_step": to_step, "rows": rows, "columns": columns}
+        return self._get(s.Profile, f"/v1/jobs/{id}/heatmaps/returns", field=field, **span)
+
+    def gates(
+        self,
+        id: str,
+        gate: str | None = None,
+        from_step: int | None = None,
+        to_step: int | None = None,
+        rows: int | None = None,
+        columns: int | None = None,
+    ) -> s.Gates:
+        """What one gate (None: all together) let through, by position and step and token by token."""
+        span = {"from_step": from_step, "to_step": to_step, "rows": rows, "columns": columns}
+        return self._get(s.Gates, f"/v1/jobs/{id}/heatmaps/gates", gate=gate, **span)
+
     def checkpoints(self, id: str) -> s.Page[s.Checkpoint]:
         """Complete checkpoints, oldest first."""
         return self._get(s.Page[s.Checkpoint], f"/v1/jobs/{id}/checkpoints")

@@ -10,6 +10,8 @@ from api import schemas as s
 from opd_core.runs.plain import finite
 from opd_core.runs.records import Row
 
+SUMMARY_COLUMNS = ("n", "problem", "prompt", "completion", "answer", "correct", "truncated", "length", "log_ratio")
+
 
 def text_of(token_id: int, vocabulary: Sequence[str]) -> str:
     """The token's text, or its number where the vocabulary is not (yet) known."""

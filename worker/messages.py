@@ -15,7 +15,7 @@ from pydantic import (
     field_validator,
 )
 
-from opd_core.runs import records
+from opd_core.runs import profiles, records
 
 Level = Literal["info", "warning", "error"]
 
@@ -64,11 +64,20 @@ class Records(_Said):
     type: Literal["records"]
     step: int
     payload: Base64Bytes
+    profile: Base64Bytes | None = None
+    """How the numbers of all the step's tokens were spread, as ``opd_core.runs.profiles.encode`` made it."""
 
     @field_validator("payload")
     @classmethod
     def _is_readable(cls, value: bytes) -> bytes:
         records.count(value)  # base64 alone lets anything through
+        return value
+
+    @field_validator("profile")
+    @classmethod
+    def _is_a_profile(cls, value: bytes | None) -> bytes | None:
+        if value is not None:
+            profiles.decode(value)
         return value
 
 

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from api import schemas as s
+from api.recorded import Selection
 from api.tokens import text_of
 
-ROUTING_COLUMNS = (
+COLUMNS = (
     "token_ids",
     "log_ratio",
     "coefficients",
@@ -30,16 +31,14 @@ ROUTING_COLUMNS = (
 Cell = tuple[int, int]  # the suppressed token and its destination
 
 
-def routing(
-    records: pa.Table, vocabulary: Sequence[str], from_step: int, to_step: int, rows: int, columns: int
-) -> s.Heatmap:
+def routing(found: Selection, vocabulary: Sequence[str], rows: int, columns: int) -> s.Heatmap:
     """Where the probability of suppressed tokens went, on average over the probed states that sampled them.
 
     Row = a suppressed token (most frequent first), column = a token whose probability changed or that was sent
     something (largest first). Interference between states makes single cells noisy: many states tell. What the plan
     sends is averaged over all recorded states, probed or not.
     """
-    suppressed = _suppressed(records)
+    suppressed = _suppressed(found.table)
     probed = suppressed.filter(pc.is_valid(suppressed["probe_ids"]))
     moved = _cells(probed, "probe_ids", "probe_predicted", "probe_realised")
     (sent,) = _cells(suppressed, "route_ids", "route_weights")
@@ -52,8 +51,10 @@ def routing(
         return [[sums.get((source, target), 0.0) / counts[source] for target in targets] for source in sources]
 
     return s.Heatmap(
-        from_step=from_step,
-        to_step=to_step,
+        from_step=found.first,
+        to_step=found.last,
+        steps_read=found.read,
+        steps_recorded=found.recorded,
         states=probed.num_rows,
         rows=[s.HeatmapRow(id=token, text=text_of(token, vocabulary), count=states[token]) for token in sources],
         columns=[s.HeatmapColumn(id=token, text=text_of(token, vocabulary)) for token in targets],
@@ -66,7 +67,7 @@ def routing(
 
 def _suppressed(records: pa.Table) -> pa.Table:
     """One row per recorded token with a negative log-ratio."""
-    columns = {name: pc.list_flatten(records[name].combine_chunks()) for name in ROUTING_COLUMNS}
+    columns = {name: pc.list_flatten(records[name].combine_chunks()) for name in COLUMNS}
     tokens = pa.table(columns)
     return tokens.filter(pc.less(tokens["log_ratio"], 0.0)).combine_chunks()
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from opd_core.runs import parts, wire
 from opd_core.runs.artifacts import RunFiles
 from opd_core.runs.plain import storable
 
@@ -30,7 +27,11 @@ _ROW_FIELDS = [
     ("truncated", pa.bool_()),
     ("reason", pa.string()),
     ("length", pa.int32()),
+    ("bootstrap", pa.float32()),
+    ("batch", pa.string()),
 ]
+"""``bootstrap``: V after the last token, null without a critic. ``batch``: what is true of the whole step, as JSON (see
+``opd_core.diagnostics.records``)."""
 TOKEN_FLOATS = (
     "logp_student",
     "logp_teacher",
@@ -43,14 +44,18 @@ TOKEN_FLOATS = (
     "entropy_student",
     "entropy_teacher",
     "kl",
+    "logp_behaviour",
+    "critic_outputs",
+    "logp_reference",
 )
-"""``values`` is null as a whole where the method has no critic."""
+"""``values`` (V) and ``critic_outputs`` (what V was made from) are null as a whole where the method has no critic,
+``logp_reference`` where it looks at no reference."""
 # names, once per row, and the list beside them: per token one number for each name
 NAMED = {"gate_names": "gate_weights", "component_names": "component_values"}
 # ids and the values beside them; the probe's lists are null where the state was not probed
 _TOP = {
-    "student_top_ids": ("student_top_logp", "student_top_teacher_logp"),
-    "teacher_top_ids": ("teacher_top_logp", "teacher_top_student_logp"),
+    "student_top_ids": ("student_top_logp", "student_top_teacher_logp", "student_top_reference_logp"),
+    "teacher_top_ids": ("teacher_top_logp", "teacher_top_student_logp", "teacher_top_reference_logp"),
     "route_ids": ("route_weights",),
     "probe_ids": ("probe_predicted", "probe_realised"),
 }
@@ -67,31 +72,38 @@ SCHEMA = pa.schema(
 )
 """Token lists have one entry per completion token; named, top-k, route and probe entries are lists themselves."""
 # What was recorded before these columns were added is still read: they are null there.
-_ADDED = ("values", *NAMED, *NAMED.values())
-_EARLIER = pa.schema([field for field in SCHEMA if field.name not in _ADDED])
+_ADDED_FOR_CRITICS = ("values", *NAMED, *NAMED.values())
+_ADDED_FOR_REPLANS = (
+    *("bootstrap", "batch", "logp_behaviour", "critic_outputs", "logp_reference"),
+    *("student_top_reference_logp", "teacher_top_reference_logp"),
+)
+_EARLIER = [
+    pa.schema([field for field in SCHEMA if field.name not in added])
+    for added in (_ADDED_FOR_REPLANS, (*_ADDED_FOR_CRITICS, *_ADDED_FOR_REPLANS))
+]
 
 _FLOAT_PATHS = [f"{name}.list.element" for name in TOKEN_FLOATS] + [
     f"{name}.list.element.list.element" for names in (NAMED.values(), *_TOP.values()) for name in names
 ]
 _FOLDER = "records"
-_PART = re.compile(r"steps-(\d{6,})-(\d{6,})\.a(\d+)\.parquet")
+_GROUP_TOKENS = 4096
 
 Row = dict[str, Any]
 
 
 def encode(rows: Iterable[Row]) -> bytes:
-    """Rows -> one compressed Arrow IPC stream. Raises ValueError for rows that do not fit SCHEMA."""
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(
-        sink, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
-    ) as writer:
-        writer.write_table(to_table(rows))
-    return sink.getvalue()
+    """Rows -> bytes for the wire. Raises ValueError for rows that do not fit SCHEMA."""
+    return wire.encode(to_table(rows))
 
 
 def decode(data: bytes) -> list[Row]:
     """The rows of ``encode``. Raises ValueError for anything else."""
-    return cast(list[Row], _completed(_open(data), SCHEMA.names).to_pylist())
+    return cast(list[Row], decode_table(data).to_pylist())
+
+
+def decode_table(data: bytes) -> pa.Table:
+    """The rows of ``encode`` as a table of SCHEMA. Raises ValueError for anything else."""
+    return _completed(_open(data), SCHEMA.names)
 
 
 def count(data: bytes) -> int:
@@ -100,13 +112,7 @@ def count(data: bytes) -> int:
 
 
 def _open(data: bytes) -> pa.Table:
-    try:
-        table = pa.ipc.open_stream(data, options=pa.ipc.IpcReadOptions(use_threads=False)).read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"not a payload of token records: {error}") from error
-    if not (table.schema.equals(SCHEMA) or table.schema.equals(_EARLIER)):
-        raise ValueError("not a payload of token records: another schema")
-    return table
+    return wire.decode(data, "token records", SCHEMA, *_EARLIER)
 
 
 def to_table(rows: Iterable[Row]) -> pa.Table:
@@ -127,44 +133,43 @@ def _texts(row: Row) -> Row:
     return {key: storable(row[key]) for key in ("prompt", "completion", "answer") if row.get(key) is not None}
 
 
+class Recorded(NamedTuple):
+    """How much of a step was recorded; ``tokens`` None = not counted."""
+
+    sequences: int
+    tokens: int | None
+
+
 def part_name(first: int, last: int, attempt: int) -> str:
     """Name of the part that holds steps first..last as written by one attempt."""
-    return f"{_FOLDER}/steps-{first:06d}-{last:06d}.a{attempt}.parquet"
+    return parts.part_name(_FOLDER, first, last, attempt)
 
 
-def write_part(files: RunFiles, rows: Iterable[Row], first: int, last: int, attempt: int) -> str:
+def write_part(files: RunFiles, rows: Sequence[Row], first: int, last: int, attempt: int) -> str:
     """Write the rows of steps first..last as one Parquet part; returns its name."""
-    sink = io.BytesIO()
-    pq.write_table(
-        to_table(rows),
-        sink,
-        compression="zstd",
+    name = part_name(first, last, attempt)
+    parts.write(
+        files,
+        name,
+        map(to_table, _groups(rows)),
+        SCHEMA,
         # Floats compress best as byte planes (measured 17 against 27 bytes per token), strings as dictionaries.
-        use_dictionary=["prompt", "answer", "reason"],
+        use_dictionary=["prompt", "answer", "reason", "batch"],
         use_byte_stream_split=_FLOAT_PATHS,
     )
-    name = part_name(first, last, attempt)
-    files.write_bytes(name, sink.getvalue())
     return name
 
 
-class Part(NamedTuple):
-    """A Parquet file of token records, by its name."""
-
-    name: str
-    first: int
-    last: int
-    attempt: int
-
-
-def parts(files: RunFiles) -> list[Part]:
-    """All parts of a run, by first step, then attempt."""
-    found = []
-    for name in files.list(_FOLDER):
-        if match := _PART.fullmatch(name):
-            first, last, attempt = (int(group) for group in match.groups())
-            found.append(Part(f"{_FOLDER}/{name}", first, last, attempt))
-    return sorted(found, key=lambda part: part[1:])
+def _groups(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Runs of rows of about _GROUP_TOKENS tokens: whoever looks at one sequence reads no more than that."""
+    group: list[Row] = []
+    for row in rows:
+        group.append(row)
+        if sum(one["length"] for one in group) >= _GROUP_TOKENS:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def read_step(files: RunFiles, step: int) -> list[Row]:
@@ -173,9 +178,8 @@ def read_step(files: RunFiles, step: int) -> list[Row]:
 
 
 def read_steps(files: RunFiles, first: int, last: int, columns: Sequence[str] | None = None) -> list[Row]:
-    """Recorded sequences of steps first..last (inclusive), by step and ``n``.
+    """Recorded sequences of steps first..last (inclusive), by step and ``n``, as the newest attempt wrote them.
 
-    A step that was trained again after a restart may lie in several parts: the highest attempt wins.
     ``columns`` limits what is read; ``step``, ``n`` and ``attempt`` always come along.
     """
     rows = cast(list[Row], read_table(files, first, last, columns).to_pylist())
@@ -186,40 +190,51 @@ def read_table(files: RunFiles, first: int, last: int, columns: Sequence[str] | 
     """What ``read_steps`` reads, in no order, for questions about many tokens: no object is made per number."""
     wanted = SCHEMA.names if columns is None else list(dict.fromkeys(["step", "n", "attempt", *columns]))
     tables = [pa.schema([SCHEMA.field(name) for name in wanted]).empty_table()]
-    for part in parts(files):
+    for part in parts.parts(files, _FOLDER):
         if part.first <= last and part.last >= first:
-            table = _completed(_read(files.read_bytes(part.name), wanted), wanted)
+            table = _completed(parts.read(files, part.name, wanted, step=(first, last)), wanted)
             tables.append(
                 table.filter(pc.and_(pc.greater_equal(table["step"], first), pc.less_equal(table["step"], last)))
             )
-    table = pa.concat_tables(tables)
-    written = list(zip(table["step"].to_pylist(), table["attempt"].to_pylist(), strict=True))
-    newest: dict[int, int] = {}
-    for step, attempt in written:
-        newest[step] = max(attempt, newest.get(step, 0))
-    return table.filter(pa.array([attempt == newest[step] for step, attempt in written], pa.bool_()))
+    return parts.newest(pa.concat_tables(tables))
 
 
-def recorded_steps(files: RunFiles) -> dict[int, int]:
-    """Step -> number of recorded sequences, for every step at rest."""
-    newest: dict[int, tuple[int, int]] = {}
-    for part in parts(files):
-        for step, attempt, sequences in _contents(files.url, part.name, files.size(part.name)):
-            newest[step] = max(newest.get(step, (0, 0)), (attempt, sequences))
-    return {step: sequences for step, (_, sequences) in sorted(newest.items())}
+def read_sequence(files: RunFiles, step: int, n: int) -> Row | None:
+    """One recorded sequence, as the newest attempt at its step wrote it; None when there is none."""
+    held = [
+        (attempt, part.name)
+        for part in parts.parts(files, _FOLDER)
+        if part.first <= step <= part.last
+        for found, attempt, _ in _contents(files.url, part.name, files.size(part.name))
+        if found == step
+    ]
+    if not held:
+        return None
+    table = parts.read(files, max(held)[1], SCHEMA.names, step=(step, step), n=(n, n))
+    return row_of(_completed(table, SCHEMA.names), step, n)
+
+
+def row_of(table: pa.Table, step: int, n: int) -> Row | None:
+    """The row of that sequence; None when the table does not hold it."""
+    found = table.filter(pc.and_(pc.equal(table["step"], step), pc.equal(table["n"], n))).to_pylist()
+    return cast(Row, found[0]) if found else None
+
+
+def recorded_steps(files: RunFiles) -> dict[int, Recorded]:
+    """What was recorded of every step at rest."""
+    newest: dict[int, tuple[int, Recorded]] = {}
+    for part in parts.parts(files, _FOLDER):
+        for step, attempt, recorded in _contents(files.url, part.name, files.size(part.name)):
+            newest[step] = max(newest.get(step, (0, Recorded(0, 0))), (attempt, recorded))
+    return {step: recorded for step, (_, recorded) in sorted(newest.items())}
 
 
 @lru_cache(maxsize=4096)
-def _contents(url: str, name: str, size: int) -> tuple[tuple[int, int, int], ...]:
-    """(step, attempt, sequences) of a part. Parts never change; ``size`` guards against a replaced directory."""
+def _contents(url: str, name: str, size: int) -> tuple[tuple[int, int, Recorded], ...]:
+    """(step, attempt, what of it) of a part. Parts never change; ``size`` guards against a replaced directory."""
     del size
-    table = _read(RunFiles(url).read_bytes(name), ["step", "attempt"])
-    sequences = Counter((row["step"], row["attempt"]) for row in table.to_pylist())
-    return tuple((step, attempt, count) for (step, attempt), count in sequences.items())
-
-
-def _read(data: bytes, columns: list[str]) -> pa.Table:
-    """The columns that the part has."""
-    # Without Arrow's thread pool: on a busy machine its threads abort a process that exits soon after a read, and a
-    # trainer's exit code has a meaning.
-    return pq.ParquetFile(io.BytesIO(data)).read(columns=columns, use_threads=False)
+    table = parts.read(RunFiles(url), name, ["step", "attempt", "length"])
+    found = table.group_by(["step", "attempt"], use_threads=False).aggregate([("length", "count"), ("length", "sum")])
+    return tuple(
+        (row["step"], row["attempt"], Recorded(row["length_count"], row["length_sum"])) for row in found.to_pylist()
+    )

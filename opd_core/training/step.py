@@ -21,11 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from opd_core.diagnostics.profile import profile
 from opd_core.diagnostics.records import Recorder, Text, choose_sequences
 from opd_core.models import LanguageModel
+from opd_core.objective.candidates import wanted_k
 from opd_core.objective.plan import PlanState
 from opd_core.rollout import Rollouts, by_length, uniform_noise, write
 from opd_core.spec import JobSpec, MethodSpec
+from opd_core.spec.job import LARGEST_TOP_K
 from opd_core.tasks import Problem, Task
 from opd_core.teachers import Scores, score_with_ends
 from opd_core.training.budget import TRAINING_PHASES, Budget
@@ -76,10 +79,11 @@ class Written:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did: scalars, and the recorded sequences if it was a recorded step."""
+    """What one step did: scalars, and if it was a recorded step its recorded sequences and its profile."""
 
     metrics: dict[str, float]
     records: list[dict[str, Any]]
+    profile: list[dict[str, Any]]
 
 
 class NonFiniteUpdate(RuntimeError):
@@ -119,6 +123,7 @@ def train_step(t: Trainer, step: int) -> Step:
             losses = update.take_gradients()
         with t.budget.phase("telemetry"):
             recorder = _recorder(t, step, update)
+            spread = [] if recorder is None else _profile(t, step, update)
         with t.budget.phase("update"):
             norms = _apply(t, step)
             t.state = t.state.advanced(update.plan.observed)
@@ -139,7 +144,7 @@ def train_step(t: Trainer, step: int) -> Step:
     for name in TRAINING_PHASES:
         metrics[f"time_{name}_s"] = spent[name]
     metrics["tokens_per_s"] = int(rollouts.mask.sum()) / sum(spent.values())
-    return Step(metrics, records)
+    return Step(metrics, records, spread)
 
 
 def write_rollouts(t: Trainer, step: int) -> Written:
@@ -217,11 +222,18 @@ def _recorder(t: Trainer, step: int, update: Update) -> Recorder | None:
         rollouts=update.rollouts,
         feedback=update.feedback,
         plan=update.plan,
+        state=plan_state(t, step),
         student=update.student,
         sequences=choose_sequences(t.spec.seed, step, len(update.rollouts), telemetry.sequences_per_step),
-        top_k=telemetry.top_k,
+        # What the method itself looked at is kept, so that the step can be planned again; within bounds.
+        top_k=max(telemetry.top_k, min(wanted_k(t.method), LARGEST_TOP_K)),
         probe_states=telemetry.probe_states,
     )
+
+
+def _profile(t: Trainer, step: int, update: Update) -> list[dict[str, Any]]:
+    found = profile(update.feedback, update.plan, max_new_tokens=t.spec.rollout.max_new_tokens)
+    return [{"step": step, "attempt": t.attempt, **row} for row in found]
 
 
 def _spend(t: Trainer, rollouts: Rollouts, extra_forward: bool) -> None:

@@ -20,6 +20,7 @@ from api.client import Client
 from api.main import create_app
 from api.serve import _Server
 from api.services import Services
+from opd_core.runs.live import LiveWriter
 from opd_core.runs.settings import Settings
 from opd_core.runs.store import RunStore
 
@@ -176,3 +177,21 @@ def client(app: FastAPI, serve: Callable[[FastAPI], Server]) -> Iterator[Client]
     """The typed client of a really running service."""
     with Client(serve(app).url, TOKEN) as client:
         yield client
+
+
+@pytest.fixture
+def run(http, job_id, store, services):
+    """A claimed job with a vocabulary: (job id, its files)."""
+    claim = store.claim(job_id, "w1", 30)
+    assert claim.attempt == 1
+    files = services.files(job_id)
+    files.write_json("vocabulary.json", ["<pad>", "one", "two", "\ud800"])
+    return job_id, files
+
+
+@pytest.fixture
+def live(broker):
+    writer = LiveWriter(broker.url)
+    yield writer
+    assert writer.dropped == 0
+    writer.close()

@@ -6,29 +6,8 @@ import pytest
 
 from opd_core.recipes import load
 from opd_core.runs import records
-from opd_core.runs.live import LiveWriter
 from tests.api.test_jobs import problem_of
 from tests.runs.test_records import row
-
-VOCABULARY = ["<pad>", "one", "two", "\ud800"]
-
-
-@pytest.fixture
-def run(http, job_id, store, services):
-    """A claimed job with a vocabulary: (job id, its files)."""
-    claim = store.claim(job_id, "w1", 30)
-    assert claim.attempt == 1
-    files = services.files(job_id)
-    files.write_json("vocabulary.json", VOCABULARY)
-    return job_id, files
-
-
-@pytest.fixture
-def live(broker):
-    writer = LiveWriter(broker.url)
-    yield writer
-    assert writer.dropped == 0
-    writer.close()
 
 
 def test_scalars_come_as_columns_and_can_be_thinned(http, run, store):
@@ -51,7 +30,11 @@ def test_recorded_and_live_steps_are_one_list(http, run, live):
     records.write_part(files, [row(step, n) for step in (1, 2) for n in (0, 1)], 1, 10, 1)
     live.publish_records(job_id, 3, 1, records.encode([row(3)]))
     steps = http.get(f"/v1/jobs/{job_id}/steps").json()["data"]
-    assert steps == [{"step": 1, "sequences": 2}, {"step": 2, "sequences": 2}, {"step": 3, "sequences": 1}]
+    assert steps == [
+        {"step": 1, "sequences": 2, "tokens": 6},
+        {"step": 2, "sequences": 2, "tokens": 6},
+        {"step": 3, "sequences": 1, "tokens": None},  # not counted before it is at rest
+    ]
     for step, count in ((1, 2), (3, 1)):
         found = http.get(f"/v1/jobs/{job_id}/steps/{step}/sequences").json()
         assert (found["step"], len(found["data"])) == (step, count)
@@ -64,7 +47,7 @@ def test_without_a_broker_the_recorded_steps_remain(http, run, broker):
     job_id, files = run
     records.write_part(files, [row(1)], 1, 10, 1)
     broker.stop()
-    assert http.get(f"/v1/jobs/{job_id}/steps").json()["data"] == [{"step": 1, "sequences": 1}]
+    assert http.get(f"/v1/jobs/{job_id}/steps").json()["data"] == [{"step": 1, "sequences": 1, "tokens": 3}]
     assert http.get(f"/v1/jobs/{job_id}/steps/1/sequences/0").status_code == 200
 
 
@@ -129,8 +112,8 @@ def test_the_newest_attempt_of_a_step_is_shown(http, run, live, store):
     assert len(http.get(f"/v1/jobs/{job_id}/steps/5/sequences").json()["data"]) == 2
     assert len(http.get(f"/v1/jobs/{job_id}/steps/6/sequences").json()["data"]) == 1
     assert http.get(f"/v1/jobs/{job_id}/steps").json()["data"] == [
-        {"step": 5, "sequences": 2},
-        {"step": 6, "sequences": 1},
+        {"step": 5, "sequences": 2, "tokens": None},
+        {"step": 6, "sequences": 1, "tokens": None},
     ]
 
 
@@ -140,7 +123,7 @@ def test_the_live_stream_keeps_the_newest_steps_only(run, live, services):
     for step in range(70):
         live.publish_records(job_id, step, 1, payload)
     assert list(services.live.steps(job_id)) == list(range(6, 70))
-    assert services.live.read_step(job_id, 5, 1) == []
+    assert services.live.read_step(job_id, 5, 1) is None
     assert len(services.live.read_step(job_id, 6, 3)) == 1
 
 

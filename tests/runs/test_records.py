@@ -26,6 +26,8 @@ def row(step, n=0, attempt=1, length=3):
         "truncated": n % 2 == 0,
         "reason": "uniform",
         "length": length,
+        "bootstrap": -value,
+        "batch": '{"sequences": 4}',
         "token_ids": list(range(length)),
         **{name: [value] * length for name in records.TOKEN_FLOATS},
         "gate_names": ["tip", "window"],
@@ -35,9 +37,11 @@ def row(step, n=0, attempt=1, length=3):
         "student_top_ids": pairs,
         "student_top_logp": floats,
         "student_top_teacher_logp": floats,
+        "student_top_reference_logp": floats,
         "teacher_top_ids": pairs,
         "teacher_top_logp": floats,
         "teacher_top_student_logp": floats,
+        "teacher_top_reference_logp": floats,
         "route_ids": [[]] * length,
         "route_weights": [[]] * length,
         "probe_ids": [None, [1, 2], None],
@@ -93,7 +97,7 @@ def test_parts_come_back_by_step_and_column(tmp_path):
     assert [found["step"] for found in records.read_steps(files, 9, 11)] == [9, 9, 10, 10, 11]
     only = records.read_steps(files, 9, 9, columns=["log_ratio"])
     assert set(only[0]) == {"step", "n", "attempt", "log_ratio"}
-    assert records.recorded_steps(files) == {**dict.fromkeys(range(1, 11), 2), 11: 1}
+    assert records.recorded_steps(files) == {**dict.fromkeys(range(1, 11), (2, 6)), 11: (1, 3)}
 
 
 def test_the_highest_attempt_wins_step_by_step(tmp_path):
@@ -103,11 +107,20 @@ def test_the_highest_attempt_wins_step_by_step(tmp_path):
     by_step = {found["step"]: found["attempt"] for found in records.read_steps(files, 1, 10)}
     assert by_step == {step: 2 if 6 <= step <= 8 else 1 for step in range(1, 11)}
     assert len(records.read_step(files, 7)) == 1
-    assert records.recorded_steps(files)[7] == 1
-    assert records.recorded_steps(files)[9] == 2
+    assert records.recorded_steps(files)[7] == (1, 3)
+    assert records.recorded_steps(files)[9] == (2, 6)
 
 
-ADDED = ("values", "gate_names", "gate_weights", "component_names", "component_values")
+CRITICS = ("values", "gate_names", "gate_weights", "component_names", "component_values")
+REPLANS = (
+    "bootstrap",
+    "batch",
+    "logp_behaviour",
+    "critic_outputs",
+    "logp_reference",
+    "student_top_reference_logp",
+    "teacher_top_reference_logp",
+)
 
 
 def test_a_method_without_critic_gates_and_components_leaves_them_empty(tmp_path):
@@ -119,18 +132,19 @@ def test_a_method_without_critic_gates_and_components_leaves_them_empty(tmp_path
     assert same(records.decode(records.encode([plain]))[0], plain)
 
 
-def test_what_was_recorded_before_a_column_was_added_is_still_read(tmp_path):
+@pytest.mark.parametrize("added", [REPLANS, (*CRITICS, *REPLANS)], ids=["before replans", "before critics"])
+def test_what_was_recorded_before_a_column_was_added_is_still_read(added, tmp_path):
     files = RunFiles(tmp_path)
-    earlier = {key: value for key, value in row(1).items() if key not in ADDED}
-    old = pa.Table.from_pylist([earlier], schema=pa.schema([f for f in records.SCHEMA if f.name not in ADDED]))
+    earlier = {key: value for key, value in row(1).items() if key not in added}
+    old = pa.Table.from_pylist([earlier], schema=pa.schema([f for f in records.SCHEMA if f.name not in added]))
     sink = io.BytesIO()
     pq.write_table(old, sink)
     files.write_bytes(records.part_name(1, 1, 1), sink.getvalue())
     records.write_part(files, [row(2)], 2, 2, 1)
-    expected = earlier | dict.fromkeys(ADDED)
+    expected = earlier | dict.fromkeys(added)
     assert same(records.read_step(files, 1)[0], expected)
     assert same(records.read_steps(files, 1, 2)[1], row(2))
-    assert records.read_steps(files, 1, 2, columns=["values"])[0]["values"] is None
+    assert records.read_steps(files, 1, 2, columns=["batch"])[0]["batch"] is None
     sink = io.BytesIO()
     with pa.ipc.new_stream(sink, old.schema) as writer:
         writer.write_table(old)
@@ -142,5 +156,39 @@ def test_foreign_files_beside_the_parts_are_ignored(tmp_path):
     records.write_part(files, [row(1)], 1, 1, 1)
     files.write_bytes("records/notes.txt", b"hello")
     files.write_bytes("records/steps-000001-000001.a1.parquet.bak", b"hello")
-    assert records.recorded_steps(files) == {1: 1}
+    assert records.recorded_steps(files) == {1: (1, 3)}
     assert records.part_name(1, 10, 3) == "records/steps-000001-000010.a3.parquet"
+
+
+def test_one_sequence_is_read_from_its_own_row_group(tmp_path, monkeypatch):
+    files = RunFiles(tmp_path)
+    monkeypatch.setattr(records, "_GROUP_TOKENS", 3)
+    records.write_part(files, [row(step, n) for step in (1, 2) for n in (0, 1, 2)], 1, 2, 1)
+    read = []
+    original = pq.ParquetFile.read_row_groups
+
+    def watched(part, groups, **options):
+        read.append(groups)
+        return original(part, groups, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", watched)
+    assert records.recorded_steps(files) == {1: (3, 9), 2: (3, 9)}
+    read.clear()
+    assert same(records.read_sequence(files, 2, 1), row(2, 1))
+    assert read == [[4]]
+
+
+def test_short_sequences_share_a_row_group(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "_GROUP_TOKENS", 6)
+    name = records.write_part(RunFiles(tmp_path), [row(1, n) for n in range(5)], 1, 1, 1)
+    groups = pq.ParquetFile(tmp_path / name).metadata
+    assert [groups.row_group(i).num_rows for i in range(groups.num_row_groups)] == [2, 2, 1]
+
+
+def test_a_sequence_of_an_attempt_that_was_overtaken_is_gone(tmp_path):
+    files = RunFiles(tmp_path)
+    records.write_part(files, [row(3, 0), row(3, 1)], 1, 10, 1)
+    records.write_part(files, [row(3, 0, attempt=2)], 3, 3, 2)
+    assert same(records.read_sequence(files, 3, 0), row(3, 0, attempt=2))
+    assert records.read_sequence(files, 3, 1) is None
+    assert records.read_sequence(files, 4, 0) is None
