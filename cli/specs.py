@@ -17,16 +17,20 @@ STDIN = "-"
 def read(source: str, overrides: list[str] | None = None) -> dict[str, Any]:
     """The spec in a file (``-`` = standard input) under ``key.path=value`` overrides. Raises UserError."""
     spec = _parse(_text(source), source)
-    for override in overrides or []:
-        _override(spec, override)
+    override(spec, overrides or [])
     return spec
+
+
+def override(spec: dict[str, Any], assignments: list[str]) -> None:
+    """Lay ``key.path=value`` assignments over a spec, in place. Raises UserError."""
+    for assignment in assignments:
+        _override(spec, assignment)
 
 
 def overrides(assignments: list[str]) -> dict[str, Any]:
     """``key.path=value`` assignments as a mapping of their own. Raises UserError."""
     mapping: dict[str, Any] = {}
-    for assignment in assignments:
-        _override(mapping, assignment)
+    override(mapping, assignments)
     return mapping
 
 

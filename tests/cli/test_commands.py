@@ -31,7 +31,12 @@ def run(home: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["up"], ["demo"], ["submit"], ["watch"], ["jobs"], ["cancel"], ["train"], ["recipes"], ["version"]]
+    "command",
+    [
+        [],
+        *([name] for name in ("up", "demo", "submit", "watch", "jobs", "cancel", "pause", "resume", "save", "fork")),
+        *([name] for name in ("delete", "train", "recipes", "version")),
+    ],
 )
 def test_every_command_explains_itself(run, command: list[str]) -> None:
     result = run(*command, "--help")
@@ -109,7 +114,9 @@ def test_bad_override_is_one_sentence(run) -> None:
     assert "--set 'seed'" in result.output
 
 
-@pytest.mark.parametrize("command", [("jobs",), ("watch", "job_1"), ("cancel", "job_1"), ("submit", "-")])
+@pytest.mark.parametrize(
+    "command", [("jobs",), ("watch", "job_1"), ("pause", "job_1"), ("delete", "job_1"), ("submit", "-")]
+)
 def test_no_service_is_one_sentence(run, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]) -> None:
     monkeypatch.setenv("OPD_API_URL", "http://127.0.0.1:9")
     result = run(*command, input="{}")
