@@ -9,7 +9,8 @@
     any active -> failed;  any active -> queued (its worker was drained or lost)
     any active -> preparing (an expired lease is claimed directly)
 
-A run that was finished before its pause took effect has succeeded; one whose cancel was accepted never has.
+A run that was finished before its pause took effect has succeeded (or rests, if its worker was lost on the way:
+finalizing -> paused); one whose cancel was accepted never has.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     "preparing": _ANY_TIME | {"running", "pausing", "finalizing", "succeeded"},
     "running": _ANY_TIME | {"pausing", "finalizing", "succeeded"},
     "pausing": _ANY_TIME | {"running", "paused", "finalizing", "succeeded"},
-    "finalizing": _ANY_TIME | {"succeeded"},
+    "finalizing": _ANY_TIME | {"paused", "succeeded"},
     "cancelling": frozenset({"cancelled", "failed"}),
     "paused": frozenset({"queued", "cancelled"}),
     "succeeded": frozenset(),

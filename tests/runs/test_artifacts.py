@@ -136,3 +136,18 @@ def test_a_manifest_is_plain_json(tmp_path, folder):
     RunFiles(tmp_path / "run").publish(folder, "s1", manifest={"kind": "training"})
     text = (tmp_path / "run" / "s1" / "manifest.json").read_text()
     assert json.loads(text)["kind"] == "training"
+
+
+def test_a_published_folder_is_adopted_by_another_run_and_outlives_its_source(files, folder, tmp_path):
+    other = RunFiles(files.url.removesuffix("run") + "other")
+    files.publish(folder, "checkpoints/s1", manifest={"step": 1})
+    other.adopt(files, "checkpoints/s1", "start", folder="sub")
+    other.adopt(files, "checkpoints/s1", "all")
+    files.remove_all()
+    assert files.list() == []
+    files.remove_all()
+    assert [file["name"] for file in other.fetch("start", tmp_path / "got")["files"]] == ["b.bin"]
+    assert (tmp_path / "got" / "b.bin").read_bytes() == b"beta"
+    assert len(other.fetch("all", tmp_path / "whole")["files"]) == 2
+    with pytest.raises(FileNotFoundError):
+        other.adopt(files, "checkpoints/s1", "again")

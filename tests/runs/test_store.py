@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from opd_core.recipes import resolve
 from opd_core.runs import database, tables
 from opd_core.runs.states import ACTIVE, TERMINAL, TRANSITIONS, InvalidTransition
-from opd_core.runs.store import MAX_CRASHES, IdempotencyMismatch, JobNotFound, RunStore
+from opd_core.runs.store import MAX_CRASHES, IdempotencyMismatch, JobNotFound, NothingToSave, RunStore
 from opd_core.spec import JobSpec
 
 LEASE = 30.0
@@ -487,7 +487,10 @@ def test_workers_come_and_go(store):
 # --- any history ----------------------------------------------------------------------------------------------------
 
 ACTIONS = st.sampled_from(
-    ["claim", "claim_expiring", "beat", "run", "finalize", "cancel", "crash", "drain", "due", "succeed", "fail"]
+    [
+        *("claim", "claim_expiring", "beat", "run", "finalize", "crash", "drain", "due", "succeed", "fail"),
+        *("cancel", "pause", "resume", "save"),
+    ]
 )
 
 
@@ -510,6 +513,12 @@ def test_whatever_happens_the_machine_holds(store, actions):
                     store.set_phase(job_id, attempt, "finalizing", "finalizing")
                 case "cancel":
                     store.request_cancel(job_id)
+                case "pause":
+                    store.request_pause(job_id)
+                case "resume":
+                    store.request_resume(job_id)
+                case "save":
+                    store.request_checkpoint(job_id)
                 case "crash":
                     store.requeue(job_id, attempt, crashed=True)
                 case "drain":
@@ -520,7 +529,7 @@ def test_whatever_happens_the_machine_holds(store, actions):
                     store.finish(job_id, attempt, "succeeded")
                 case "fail":
                     store.finish(job_id, attempt, "failed", {"code": "x"})
-        except InvalidTransition:
+        except (InvalidTransition, NothingToSave):
             pass
         seen.append(store.get_job(job_id))
     for before, after in pairwise(seen):
@@ -532,6 +541,8 @@ def test_whatever_happens_the_machine_holds(store, actions):
             assert after == before
         if before.desired_state == "cancelled":
             assert after.status in {"cancelling", "cancelled", "failed"}
+        assert after.status not in ("pausing", "paused") or after.desired_state == "pause"
+        assert after.status != "queued" or after.desired_state == "run"
     events = store.list_events(job_id, limit=1000)[0]
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     finished = [event for event in events if event.type == "finished"]

@@ -35,6 +35,10 @@ def checkpoint(step):
     say(type="checkpoint", step=step, name=name, kind="training", size_bytes=2, files=[file])
 
 
+def save(*_):
+    checkpoint(step)
+
+
 def stop_politely(*_):
     checkpoint(7)
     sys.exit(75)
@@ -70,12 +74,13 @@ elif arguments.mode == "loading":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(600)
 elif arguments.mode in ("polite", "deaf", "family"):
+    step = 0
     signal.signal(signal.SIGTERM, signal.SIG_IGN if arguments.mode == "deaf" else stop_politely)
+    signal.signal(signal.SIGUSR1, save)
     if arguments.mode == "family":
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         say(type="event", level="info", name="helper", message="has a helper process", data={"pid": child.pid})
     say(type="phase", phase="training")
-    step = 0
     while True:
         step += 1
         progress(step)

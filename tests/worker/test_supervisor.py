@@ -157,6 +157,39 @@ def test_drain_gives_the_job_back_without_a_crash(bench: Bench) -> None:
     assert [checkpoint.step for checkpoint in bench.store.list_checkpoints(job.id)] == [7]
 
 
+def test_pause_frees_the_worker_and_the_job_rests_until_it_is_resumed(bench: Bench) -> None:
+    job = bench.submit()
+    with running(bench, job, "polite") as endings:
+        pid = bench.trainer_pid(job)
+        assert bench.store.request_pause(job.id).status == "pausing"
+    assert endings == [Ending("paused", "paused (exit code 75)")]
+    assert not is_running(pid)
+    resting = bench.job(job)
+    assert (resting.status, resting.crashes) == ("paused", 0)
+    assert [checkpoint.step for checkpoint in bench.store.list_checkpoints(job.id)] == [7]
+    assert "end" not in bench.live.types()
+    statuses = [data["status"] for type, data in bench.live.published if type == "status"]
+    assert statuses[-1] == "paused"
+    bench.store.request_resume(job.id)
+    assert bench.run(job, "success").status == "succeeded"
+    assert bench.job(job).attempt == 2
+
+
+def test_every_wish_for_a_checkpoint_is_told_once(bench: Bench) -> None:
+    job = bench.submit()
+    with running(bench, job, "polite"):
+        bench.trainer_pid(job)
+        for wish in (1, 2):
+            bench.store.request_checkpoint(job.id)
+            bench.store.request_checkpoint(job.id)
+            wait_until(lambda wish=wish: len(bench.store.list_checkpoints(job.id)) == wish)
+            assert bench.job(job).save_wanted is False
+            step = bench.job(job).progress["step"]
+            wait_until(lambda step=step: bench.job(job).progress["step"] > step + 10)  # it goes on
+            assert len(bench.store.list_checkpoints(job.id)) == wish
+        bench.store.request_cancel(job.id)
+
+
 def test_nobody_waits_for_a_trainer_that_only_loads(bench: Bench) -> None:
     bench.settings.drain_s = 600.0
     job = bench.submit()
@@ -263,6 +296,9 @@ Supervisor(claim, store, LiveWriter(None), settings, draining=lambda: False, com
         (Stop.DRAIN, 75, None, None, "queued", False),
         (Stop.DRAIN, -9, None, None, "queued", False),
         (Stop.DRAIN, 0, {}, None, "succeeded", False),
+        (Stop.PAUSE, 75, None, None, "paused", False),
+        (Stop.PAUSE, -9, None, None, "paused", False),
+        (Stop.PAUSE, 0, {}, None, "succeeded", False),
         (Stop.MAX_RUNTIME, 75, None, None, "failed", False),
         (Stop.MAX_RUNTIME, 0, {}, None, "succeeded", False),
         (Stop.CANCEL, 0, {}, None, "cancelled", False),
