@@ -178,6 +178,13 @@ class TelemetrySpec(Spec):
         "the method itself looks at more. What-if questions take the rest of the vocabulary as flat.",
     )
     probe_states: int = Field(32, ge=0, le=512, description="States re-scored after the update, from <= 2 sequences.")
+    recovery_problems: int = Field(
+        16,
+        ge=0,
+        le=1024,
+        description="Held-out problems of which the teacher takes over the student's solution at 20, 40, 60 and 80 % "
+        "with every evaluation; 0 leaves it out.",
+    )
 
 
 class ResourcesSpec(Spec):

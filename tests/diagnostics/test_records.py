@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from opd_core.diagnostics.records import Recorder, Text, choose_sequences
-from opd_core.objective.plan import build_plan
+from opd_core.objective.plan import PlanState, build_plan
 from opd_core.recipes import load, names
 from opd_core.runs import records
 from opd_core.spec import MethodSpec
@@ -42,6 +42,7 @@ def record(world, complete):
             rollouts=rollouts,
             feedback=feedback,
             plan=plan,
+            state=PlanState(),
             student=own,
             sequences=everything if sequences is None else sequences,
             top_k=4,
