@@ -238,6 +238,10 @@ class Client:
         span = {"from_step": from_step, "to_step": to_step, "rows": rows, "columns": columns}
         return self._get(s.Gates, f"/v1/jobs/{id}/heatmaps/gates", gate=gate, **span)
 
+    def health(self, id: str) -> s.Health:
+        """The diagnostics A1 to A11 as lights, with their values over time."""
+        return self._get(s.Health, f"/v1/jobs/{id}/health")
+
     def checkpoints(self, id: str) -> s.Page[s.Checkpoint]:
         """Complete checkpoints, oldest first."""
         return self._get(s.Page[s.Checkpoint], f"/v1/jobs/{id}/checkpoints")

@@ -15,7 +15,19 @@ from api import problems, reconciler
 from api.auth import RequireToken, bearer
 from api.body import JsonBody
 from api.observe import Meters, Observe
-from api.routers import catalogue, checkpoints, compare, export, fleet, jobs, lifecycle, operations, records, telemetry
+from api.routers import (
+    catalogue,
+    checkpoints,
+    compare,
+    export,
+    fleet,
+    health,
+    jobs,
+    lifecycle,
+    operations,
+    records,
+    telemetry,
+)
 from api.services import Services
 from opd_core.runs.logs import configure_logs
 from opd_core.runs.settings import Settings
@@ -48,7 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.meters = meters
     problems.install(app)
     protected = [Depends(bearer)]
-    for part in (jobs, lifecycle, telemetry, records, checkpoints, compare, export, catalogue, fleet):
+    for part in (jobs, lifecycle, telemetry, health, records, checkpoints, compare, export, catalogue, fleet):
         app.include_router(part.router, dependencies=protected)
     app.include_router(operations.router)
     # The last one added is the outermost: it sees refusals too.

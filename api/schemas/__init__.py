@@ -20,6 +20,8 @@ from api.schemas.compare import SharedProblem as SharedProblem
 from api.schemas.compare import Spread as Spread
 from api.schemas.fleet import Queue as Queue
 from api.schemas.fleet import Worker as Worker
+from api.schemas.health import Health as Health
+from api.schemas.health import HealthCheck as HealthCheck
 from api.schemas.jobs import Accuracy as Accuracy
 from api.schemas.jobs import Attempt as Attempt
 from api.schemas.jobs import Event as Event

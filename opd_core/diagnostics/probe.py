@@ -24,7 +24,11 @@ _DESTINATIONS = 16
 
 
 class Probe:
-    """``Probe(...)`` before the update, ``measure(...)`` after it, ``columns()`` for the records."""
+    """``Probe(...)`` before the update, ``measure(...)`` after it, ``columns()`` for the records.
+
+    Of M states: ``rows`` [M] in packed order, ``tokens`` [M], ``before`` [M, V] the student's probabilities, ``push``
+    [M, V] the plan's force, ``direction`` [M, V] what it predicts up to eta, ``realised`` [M, V] what happened.
+    """
 
     @torch.no_grad()
     def __init__(
@@ -37,39 +41,44 @@ class Probe:
         rows: Tensor,
     ) -> None:
         """``sequences`` of the batch contain the states; ``rows`` [M] are the states in packed order."""
-        self._rows, self._head = rows, student.head
+        self.rows, self._head = rows, student.head
         self._batch = rollouts.reorder(torch.tensor(sequences, device=rows.device))
         self._within = _positions_within(rollouts, sequences, rows)
-        self._tokens = plan.tokens[rows]
+        self.tokens = plan.tokens[rows]
         self._temperature = plan.temperature
         logits = self._head(student.hidden[rows])
-        self._before = (logits / plan.temperature).softmax(-1)
-        push = force(plan[rows], logits) * plan.weights[rows, None]
-        self._direction = self._before * (push - (self._before * push).sum(-1, keepdim=True))
+        self.before = (logits / plan.temperature).softmax(-1)
+        self.push = force(plan[rows], logits) * plan.weights[rows, None]
+        self.direction = self.before * (self.push - (self.before * self.push).sum(-1, keepdim=True))
         self.eta = 0.0
         self._realised: Tensor | None = None
+
+    @property
+    def realised(self) -> Tensor:
+        """[M, V] change of probability. Call after ``measure``."""
+        if self._realised is None:
+            raise RuntimeError("the probe has not been measured")
+        return self._realised
 
     @torch.no_grad()
     def measure(self, trunk: nn.Module) -> None:
         """Re-score the states with the updated student."""
         hidden = completion_hidden(trunk, self._batch)[self._within]
         after = (self._head(hidden) / self._temperature).softmax(-1)
-        self._realised = after - self._before
-        self.eta = float(self._realised.norm() / self._direction.norm().clamp(min=1e-20))
+        self._realised = after - self.before
+        self.eta = float(self._realised.norm() / self.direction.norm().clamp(min=1e-20))
 
     def columns(self) -> dict[int, dict[str, Any]]:
         """Packed row -> ids and the predicted and realised change of their probability. Call after ``measure``."""
-        if self._realised is None:
-            raise RuntimeError("the probe has not been measured")
-        predicted = self.eta * self._direction
-        score = torch.maximum(predicted.abs(), self._realised.abs())
-        score.scatter_(1, self._tokens[:, None], torch.inf)  # the sampled token is always shown
+        predicted, realised = self.eta * self.direction, self.realised
+        score = torch.maximum(predicted.abs(), realised.abs())
+        score.scatter_(1, self.tokens[:, None], torch.inf)  # the sampled token is always shown
         ids = score.topk(min(_DESTINATIONS, score.shape[1])).indices
         shown = zip(
-            self._rows.tolist(),
+            self.rows.tolist(),
             ids.tolist(),
             predicted.gather(1, ids).tolist(),
-            self._realised.gather(1, ids).tolist(),
+            realised.gather(1, ids).tolist(),
             strict=True,
         )
         return {

@@ -9,16 +9,22 @@ from opd_core.models import LanguageModel
 from opd_core.rollout import Rollouts, write
 from opd_core.tasks import Problem, Task
 
+_WAY = (20, 40, 60, 80)  # percent of the student's tokens
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """accuracy: share of held-out problems solved. tokens: completion tokens. spent: with the prompts."""
+    """accuracy: share of held-out problems solved. tokens: completion tokens. spent: with the prompts.
+
+    ``rollouts`` are the greedy solutions, one per held-out problem in their order.
+    """
 
     accuracy: float
     mean_length: float
     truncated: float
     tokens: int
     spent: int
+    rollouts: Rollouts
 
 
 def evaluate(lm: LanguageModel, task: Task, *, max_new_tokens: int) -> Evaluation | None:
@@ -35,7 +41,40 @@ def evaluate(lm: LanguageModel, task: Task, *, max_new_tokens: int) -> Evaluatio
         truncated=float(rollouts.truncated.float().mean()),
         tokens=tokens,
         spent=tokens + int(rollouts.prompt_mask.sum()),
+        rollouts=rollouts,
     )
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """solved: percent of the way -> share of problems that the teacher still solves from there. spent: tokens."""
+
+    solved: dict[int, float]
+    spent: int
+
+
+def recovery(teacher: LanguageModel, task: Task, written: Rollouts, *, problems: int, max_new_tokens: int) -> Recovery:
+    """How often the teacher ends well after the first 20, 40, 60 and 80 % of what the student wrote.
+
+    ``written`` are the student's solutions of all held-out problems; the first ``problems`` of them are looked at. A
+    falling curve means that feedback deep inside a bad solution comes too late.
+    """
+    chosen = task.eval[:problems]
+    starts = [tokens[mask].tolist() for tokens, mask in zip(written.tokens.cpu(), written.mask.cpu(), strict=True)]
+    solved, spent = {}, 0
+    for percent in _WAY:
+        kept = [start[: len(start) * percent // 100] for start in starts[:problems]]
+        prompts = [[*task.encode(problem), *start] for problem, start in zip(chosen, kept, strict=True)]
+        continued = write(teacher, prompts, max_new_tokens=max_new_tokens, noise=None)
+        ends = [
+            tokens[mask].tolist() for tokens, mask in zip(continued.tokens.cpu(), continued.mask.cpu(), strict=True)
+        ]
+        whole = [[*start, *end] for start, end in zip(kept, ends, strict=True)]
+        texts = teacher.tokenizer.batch_decode(whole, skip_special_tokens=True)
+        right = verify(task, chosen, texts)
+        solved[percent] = sum(map(bool, right)) / len(right)
+        spent += int(continued.mask.sum() + continued.prompt_mask.sum())
+    return Recovery(solved, spent)
 
 
 def completions(lm: LanguageModel, rollouts: Rollouts) -> list[str]:

@@ -44,7 +44,7 @@ from opd_core.teachers import score
 from opd_core.training import checkpoint, messages
 from opd_core.training.budget import Budget, flop_parameters
 from opd_core.training.context import special_ids
-from opd_core.training.evaluation import Evaluation, evaluate
+from opd_core.training.evaluation import Evaluation, evaluate, recovery
 from opd_core.training.fingerprint import differences, fingerprint
 from opd_core.training.learner import Learner
 from opd_core.training.messages import Emit
@@ -272,7 +272,7 @@ class _Run:
         self.accuracy["before"] = before.accuracy if before else None
         if taught and before:
             self.emit({"type": "accuracy", "before": before.accuracy, "teacher": taught.accuracy})
-            values = {"accuracy": before.accuracy, "eval_length": before.mean_length}
+            values = {"accuracy": before.accuracy, "eval_length": before.mean_length, **self._recovery(t, before)}
             self.emit({"type": "metrics", "step": 0, "values": values})
             self.latest_accuracy = before.accuracy
             if taught.accuracy <= before.accuracy:
@@ -340,6 +340,7 @@ class _Run:
             if found:
                 self.latest_accuracy = found.accuracy
                 metrics |= {"accuracy": found.accuracy, "eval_length": found.mean_length}
+                metrics |= self._recovery(t, found)
         self.recent.append(time.perf_counter() - started)
         self.emit({"type": "metrics", "step": step, "values": metrics})
         self.emit(
@@ -395,6 +396,21 @@ class _Run:
             t.budget.eval_tokens += found.tokens
             t.budget.eval_flops += 2.0 * parameters * found.spent
         return found
+
+    def _recovery(self, t: Trainer, written: Evaluation) -> dict[str, float]:
+        problems = self.spec.telemetry.recovery_problems
+        if not problems:
+            return {}
+        with t.budget.phase("evaluation"), t.autocast:
+            found = recovery(
+                t.teacher,
+                t.task,
+                written.rollouts,
+                problems=problems,
+                max_new_tokens=self.spec.rollout.max_new_tokens,
+            )
+        t.budget.eval_flops += 2.0 * t.flop_parameters[1] * found.spent
+        return {f"recovery_{percent}": share for percent, share in found.solved.items()}
 
     def _checkpoint(self, t: Trainer, step: int) -> None:
         with t.budget.phase("checkpoint"):

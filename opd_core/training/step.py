@@ -23,6 +23,7 @@ from torch import Tensor
 
 from opd_core.diagnostics.profile import profile
 from opd_core.diagnostics.records import Recorder, Text, choose_sequences
+from opd_core.diagnostics.vitals import of_batch as vitals_of_batch
 from opd_core.models import LanguageModel
 from opd_core.objective.candidates import wanted_k
 from opd_core.objective.plan import PlanState
@@ -124,6 +125,7 @@ def train_step(t: Trainer, step: int) -> Step:
         with t.budget.phase("telemetry"):
             recorder = _recorder(t, step, update)
             spread = [] if recorder is None else _profile(t, step, update)
+            vitals = _vitals(t, update, texts)
         with t.budget.phase("update"):
             norms = _apply(t, step)
             t.state = t.state.advanced(update.plan.observed)
@@ -133,9 +135,10 @@ def train_step(t: Trainer, step: int) -> Step:
                 if recorder.probe is not None:
                     recorder.probe.measure(t.module.trunk)
                 records = recorder.rows(step=step, attempt=t.attempt, texts=texts)
+                vitals |= recorder.vitals()
 
     _spend(t, rollouts, update.extra_forward)
-    metrics = _metrics(update, losses=losses, norms=norms, texts=texts)
+    metrics = _metrics(update, losses=losses, norms=norms, texts=texts) | vitals
     metrics["lr"] = learning_rate(t.spec.optimizer, step, t.spec.schedule.steps)
     metrics["student_tokens"], metrics["teacher_tokens"] = t.budget.student_tokens, t.budget.teacher_tokens
     metrics["flops"] = t.budget.flops
@@ -228,6 +231,17 @@ def _recorder(t: Trainer, step: int, update: Update) -> Recorder | None:
         # What the method itself looked at is kept, so that the step can be planned again; within bounds.
         top_k=max(telemetry.top_k, min(wanted_k(t.method), LARGEST_TOP_K)),
         probe_states=telemetry.probe_states,
+    )
+
+
+def _vitals(t: Trainer, update: Update, texts: list[Text]) -> dict[str, float]:
+    rollout = t.spec.rollout
+    return vitals_of_batch(
+        update.feedback,
+        update.plan,
+        correct=[text.correct for text in texts],
+        texts=[text.completion for text in texts],
+        same_policy=rollout.top_p == 1.0 and rollout.temperature == t.method.objective.temperature,
     )
 
 

@@ -269,3 +269,23 @@ def test_recipes_models_tasks_and_workers(http, store, tmp_path):
     store.heartbeat_worker("w1", "host", ["cpu"], 42, labels={"gpu": "none"})
     (worker,) = http.get("/v1/workers").json()["data"]
     assert (worker["name"], worker["alive"], worker["labels"]) == ("w1", True, {"gpu": "none"})
+
+
+def test_health_reads_metrics_and_alarms_as_lights(http, run, store):
+    job_id, _ = run
+    found = http.get(f"/v1/jobs/{job_id}/health").json()
+    assert [check["id"] for check in found["checks"]] == [f"A{i}" for i in range(1, 12)]
+    assert {check["status"] for check in found["checks"]} == {"unknown"}
+    for step in range(1, 301):
+        store.add_metrics(job_id, 1, step, {"informativeness": 0.9, "length_mean": 4.0, "truncated": 0.0})
+    checked = {"force_at_teacher": 1e-9, "shift": None, "alignment": {"-1": -2.0, "0": -1.0, "+1": -2.0}}
+    store.add_event(job_id, "info", "self_check", "fine", checked)
+    store.add_event(job_id, "warning", "health", "completions are too short", {"check": "early_stopping"})
+    found = http.get(f"/v1/jobs/{job_id}/health").json()
+    lights = {check["id"]: check for check in found["checks"]}
+    assert (lights["A1"]["status"], lights["A1"]["value"]) == ("good", pytest.approx(0.9))
+    assert len(lights["A1"]["series"]["informativeness"]) == len(found["steps"]) <= 200
+    assert lights["A9"]["status"] == "bad"
+    assert "early stopping" in lights["A9"]["sentence"]
+    assert lights["A11"]["status"] == "good"
+    assert found["alarms"] == ["completions are too short"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -45,3 +45,10 @@ class Events(Base):
         with self._read() as connection:
             found = [Event.of(row) for row in connection.execute(query).mappings()]
         return found[:limit], len(found) > limit
+
+    def events_of(self, job_id: str, types: Sequence[str]) -> list[Event]:
+        """All events of these types, in order."""
+        wanted = t.events.c.type.in_(types)
+        query = select(t.events).where(t.events.c.job_id == job_id, wanted).order_by(t.events.c.seq)
+        with self._read() as connection:
+            return [Event.of(row) for row in connection.execute(query).mappings()]
