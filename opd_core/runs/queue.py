@@ -1,4 +1,4 @@
-"""The doorbell: a Celery message that carries one job id. Plain values, no Celery import.
+"""The doorbell: a Celery message that carries one id, of a job or of a question. Plain values, no Celery import.
 
 The database row is the job. A bell that is lost, doubled or late changes nothing but the waiting time.
 """
@@ -10,6 +10,10 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 TASK_NAME = "opd.run_job"
 """The task takes one positional argument, the job id."""
+QUESTION_TASK = "opd.answer_question"
+"""The same with a question's id."""
+ASIDE = "_aside"
+"""The queue of questions: a worker is busy for the whole of a training job, so others answer. No job can name it."""
 
 
 def broker_url(redis_url: str) -> str:

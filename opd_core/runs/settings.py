@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     lease_s: float = Field(30.0, gt=0, description="A job whose worker is silent for so long is taken back.")
     drain_s: float = Field(60.0, gt=0, description="Time for a last checkpoint when a worker is asked to stop.")
     cancel_grace_s: float = Field(5.0, gt=0, description="Time for a last checkpoint when a job is cancelled.")
+    question_s: float = Field(300.0, gt=0, description="A what-if or probe question that takes longer fails.")
     reconcile: bool = Field(True, description="Run the reconciler inside the API process.")
     reconcile_every_s: float = Field(2.0, gt=0)
     ring_after_s: float = Field(30.0, gt=0, description="Ring again for a job that waits beside an idle worker.")

@@ -154,6 +154,25 @@ workers = Table(
     Column("seen_at", Double, nullable=False),
 )
 
+questions = Table(
+    "questions",
+    metadata,
+    Column("id", String(48), primary_key=True),
+    _job_key(),
+    Column("kind", String(16), nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("phase", String(256), nullable=False),
+    # tries is the fencing token of an answer
+    Column("tries", Integer, nullable=False),
+    Column("lease_until", Double),
+    Column("rung_at", Double),
+    Column("created_at", Double, nullable=False),
+    Column("finished_at", Double),
+    Column("error", JSON),
+    Index(None, "status", "id"),
+)
+
 idempotency = Table(
     "idempotency",
     metadata,
