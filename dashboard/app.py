@@ -37,8 +37,14 @@ routing = st.Page(
     icon=":material/alt_route:",
     help="Where the probability of suppressed tokens went: predicted and realised.",
 )
+compare = st.Page(
+    "app_pages/compare.py",
+    title="Compare",
+    icon=":material/compare_arrows:",
+    help="Two to eight runs: curves on one axis, head to head at an equal budget, and token by token.",
+)
 
-page = st.navigation([runs, overview, tokens, routing], position="top")
+page = st.navigation([runs, overview, tokens, routing, compare], position="top")
 if page == runs and "job" in st.query_params:
     # /?job=ID is the short link of a run.
     st.switch_page(overview, query_params=st.query_params.to_dict())

@@ -16,7 +16,9 @@ import streamlit as st
 from api.client import ApiError, Client
 from api.schemas import (
     Attempt,
+    Axis,
     Checkpoint,
+    Comparison,
     Event,
     Heatmap,
     Job,
@@ -26,6 +28,7 @@ from api.schemas import (
     Report,
     Sequence,
     SequenceSummary,
+    SharedProblem,
 )
 
 T = TypeVar("T")
@@ -171,6 +174,24 @@ def routing(job_id: str, from_step: int, to_step: int, rows: int, columns: int) 
     return _call(
         lambda api: api.routing(_checked(job_id), from_step=from_step, to_step=to_step, rows=rows, columns=columns)
     )
+
+
+@st.cache_data(ttl=LIVE_S, max_entries=40, show_spinner=False)
+def compare(job_ids: tuple[str, ...], axis: Axis, max_points: int = 300) -> Comparison:
+    """Two to eight runs against one axis, and their head-to-head."""
+    checked = [_checked(job_id) for job_id in job_ids]
+    return _call(lambda api: api.compare(checked, x=axis, max_points=max_points))
+
+
+@st.cache_data(ttl=RECORDS_S, max_entries=200, show_spinner=False)
+def shared_problems(left: str, right: str, step: int) -> list[SharedProblem]:
+    """Problems that both runs recorded near a step, nearest first."""
+    return list(_call(lambda api: api.shared_problems(_checked(left), _checked(right), step)).data)
+
+
+def export(job_id: str) -> bytes:
+    """The run as one HTML file; large, so made only when somebody wants it."""
+    return _call(lambda api: api.export(_checked(job_id)))
 
 
 @st.cache_data(ttl=5.0, max_entries=100, show_spinner=False)

@@ -23,7 +23,7 @@ _MAX_ROWS = 2000  # rows of metrics that are looked at: evaluated ones are never
 _MAX_POINTS = 400
 _MAX_EVENTS = 1000
 _LAST_STEP = 2**31 - 1
-_HEATMAP = (24, 32)  # suppressed tokens, destinations
+_HEATMAP = (20, 24)  # suppressed tokens, destinations
 
 
 def collect(job: Job, services: Services) -> Json:

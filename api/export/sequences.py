@@ -16,6 +16,7 @@ Json = dict[str, Any]
 
 MAX_BYTES = 3_000_000
 MAX_TOKENS = 1000  # of one sequence
+MAX_FAVOURITES = 10  # of each model, at each token
 # Entries of a token that are lists: their fields in order, behind the token's id.
 _LISTS = {
     "student_top": ("logp", "teacher_logp"),
@@ -71,6 +72,8 @@ def _sequence(row: Row, vocabulary: list[str], texts: dict[int, str]) -> Json:
 def _token(token: Json, texts: dict[int, str]) -> Json:
     texts[token["id"]] = token.pop("text")
     del token["pos"]
+    for name in ("student_top", "teacher_top"):
+        token[name] = token[name][:MAX_FAVOURITES]
     for name, fields in _LISTS.items():
         for entry in token[name] or []:
             texts[entry["id"]] = entry["text"]

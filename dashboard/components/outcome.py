@@ -20,8 +20,18 @@ def cancel_button(job: Job) -> None:
 
 
 def results(job: Job) -> None:
-    """Checkpoints with the command that downloads them; the report of a run that succeeded."""
+    """The run as one file; checkpoints with the command that downloads them; the report of a run that succeeded."""
     st.subheader("Results", anchor=False)
+    st.download_button(
+        "This run as one HTML file",
+        lambda: data.export(job.id),  # made when it is asked for
+        file_name=f"opd-{job.id}.html",
+        mime="text/html",
+        icon=":material/html:",
+        help="Curves, budget, routing, tokens of three steps and the report. It needs no server to be read.",
+        on_click="ignore",
+        key="export_html",
+    )
     found = data.checkpoints(job.id)
     if not found and job.status != "succeeded":
         st.caption("This run left no checkpoint.")

@@ -24,7 +24,8 @@ def _rgb(color: str) -> tuple[int, int, int]:
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
-def _blend(stops: list[str], position: float) -> str:
+def blend(stops: list[str], position: float) -> str:
+    """The colour at ``position`` (0 to 1) between evenly spaced ``stops``."""
     place = position * (len(stops) - 1)
     left = min(int(place), len(stops) - 2)
     part = place - left
@@ -49,12 +50,12 @@ def ink(background: str) -> str:
 
 def diverging(theme: str) -> list[str]:
     """``2 * STEPS + 1`` colours from most negative to most positive; the middle one is neutral."""
-    return [_blend(_DIVERGING[theme], i / (2 * STEPS)) for i in range(2 * STEPS + 1)]
+    return [blend(_DIVERGING[theme], i / (2 * STEPS)) for i in range(2 * STEPS + 1)]
 
 
 def sequential(theme: str) -> list[str]:
     """``STEPS + 1`` colours from nothing to most."""
-    return [_blend(_SEQUENTIAL[theme], i / STEPS) for i in range(STEPS + 1)]
+    return [blend(_SEQUENTIAL[theme], i / STEPS) for i in range(STEPS + 1)]
 
 
 def palettes() -> dict[str, dict[str, list[tuple[str, str]]]]:

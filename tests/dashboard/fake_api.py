@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.dashboard import fake_compare
+
 TOKEN = "fake-token"
 HOSTILE = "<img src=x onerror=window.__xss=1>"
 BIDI = "\u202eevil"
@@ -177,9 +179,22 @@ class World:
             return 200, page([{"object": "model", "id": name, "kind": "demo"} for name in names])
         if parts[0] == "tasks":
             return 200, page([{"object": "task", "name": "demo/word-problems", "summary": "Small sums in words."}])
+        if parts[0] == "compare":
+            return self._compare(parts[1:], query)
         if parts[0] != "jobs" or parts[1] not in self.jobs:
             raise Refused(404, "Not found", f"There is no job {parts[1] if len(parts) > 1 else path!r}.")
         return self._about(self.jobs[parts[1]], parts[2:], method, query)
+
+    def _compare(self, rest: list[str], query: dict[str, str]) -> tuple[int, Json]:
+        ids = query["jobs"].split(",")
+        unknown = next((one for one in ids if one not in self.jobs), None)
+        if unknown is not None:
+            raise Refused(404, "Not found", f"query parameter jobs: there is no job {unknown!r}", "jobs")
+        if rest == ["problems"]:
+            done = [self.steps[one] for one in ids]
+            return 200, page(fake_compare.shared_problems(SEQUENCES, int(query["step"]), done))
+        series = [metrics(self.steps.get(one, 0), None, one == ROUTED) for one in ids]
+        return 200, fake_compare.comparison([self.jobs[one] for one in ids], series, query["x"])
 
     def _submit(self, spec: Json, query: dict[str, str]) -> tuple[int, Json]:
         if not 0 < spec.get("optimizer", {}).get("lr", 1e-5) <= 1:
@@ -222,6 +237,8 @@ class World:
                 return 200, heatmap(int(query["from_step"]), int(query["to_step"]), whole)
             case ["checkpoints"]:
                 return 200, page(checkpoints(job))
+            case ["export"]:
+                return 200, {"exported": job["id"]}
             case ["report"]:
                 return 200, {"accuracy": job["accuracy"], "budget": {"flops": 1e12}, "spec": job["spec"], "seed": 0}
         raise Refused(404, "Not found", f"No such resource: {'/'.join(rest)}")

@@ -20,7 +20,12 @@ function fieldsOf(tokens) {
       key: `${table}:${name}`, label: `${label} ${name.replaceAll("_", " ")}`, meaning, kind, read: (token) => token[table]?.[name],
     }));
   const all = [...FIELDS, ...named("gates", "gate", `this gate alone: ${LOUD}`, "positive"), ...named("components", "part", "this part of the coefficient alone", "signed")];
-  return all.filter((field) => tokens.some((token) => known(field.read(token))));
+  // Numbers that say nothing: credit on the direct route, which has none, and gates that let everything through.
+  const idle = [
+    ...(tokens.some((token) => token.coefficient) ? [] : ["advantage", "coefficient"]),
+    ...(tokens.some((token) => known(token.gate) && token.gate !== 1) ? [] : ["gate"]),
+  ];
+  return all.filter((field) => !idle.includes(field.key) && tokens.some((token) => known(field.read(token))));
 }
 
 function favourites(title, entries, token, texts, isStudent) {

@@ -1,0 +1,96 @@
+"""Two to eight runs: their curves on one axis, head to head with seeds as one row, and token by token."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from api.schemas import Comparison
+from dashboard import data
+from dashboard.components import charts, comparison, live
+from dashboard.components.token_pairs import token_pairs
+from dashboard.shaping import compared, head_to_head
+
+IMAGE = st.column_config.ImageColumn("", width=60)
+
+
+def curves(found: Comparison, drawn: dict[str, compared.Look]) -> None:
+    """One small chart per quantity, all on the same axis."""
+    with st.grid(3, min_column_width=300):
+        for curve in compared.CURVES:
+            with st.container(border=True, key=f"compare_{curve.key}"):
+                st.markdown(f"**{curve.title}** :gray[{curve.unit}]")
+                st.echarts_chart(
+                    compared.option(curve, found, drawn),
+                    height=210,
+                    key=f"compare_chart_{curve.key}",
+                    alt=compared.takeaway(curve, found, drawn),
+                )
+
+
+def tables(found: Comparison, drawn: dict[str, compared.Look]) -> None:
+    """Outcome and price by arm, and what the arms differ in."""
+    st.subheader("Head to head", anchor=False)
+    st.markdown(compared.budget_sentence(found))
+    st.dataframe(
+        head_to_head.outcomes(found, drawn),
+        hide_index=True,
+        key="outcomes",
+        alt="Accuracy by arm",
+        column_config={"": IMAGE, "arm": st.column_config.TextColumn(width="medium")},
+    )
+    st.dataframe(
+        head_to_head.prices(found, drawn),
+        hide_index=True,
+        key="prices",
+        alt="Tokens, compute and time by arm",
+        column_config={"": IMAGE, "arm": st.column_config.TextColumn(width="medium")},
+    )
+    st.caption(
+        "An arm is one spec under any number of seeds: mean, then smallest to largest, then the standard deviation of "
+        "the sample. This is spread, not significance. Training time counts rollouts, teacher, update and telemetry; "
+        "loading, evaluations and checkpoints are not in it."
+    )
+    st.subheader("What differs", anchor=False)
+    if found.differences:
+        st.dataframe(
+            head_to_head.differences(found),
+            hide_index=True,
+            key="differences",
+            alt="Fields of the specs that are not the same in all arms",
+            column_config={"field": st.column_config.TextColumn(width="large")},
+        )
+    else:
+        st.caption("Nothing but seeds and names: these runs are one arm.")
+
+
+def view(jobs: list[str], axis: str) -> None:
+    """Everything that moves while a run runs."""
+    found = data.compare(tuple(jobs), axis)
+    drawn = compared.looks(found, charts.theme())
+    st.dataframe(
+        head_to_head.runs(found, drawn),
+        hide_index=True,
+        key="compared_runs",
+        alt="The compared runs and how they are drawn",
+        column_config={"": IMAGE, "run": st.column_config.TextColumn(width="medium")},
+    )
+    curves(found, drawn)
+    tables(found, drawn)
+
+
+def page() -> None:
+    """The choice, the panel that refreshes itself, and the tokens below it."""
+    comparison.restore()
+    st.header("Compare", anchor=False)
+    jobs = comparison.pick_runs()
+    if len(jobs) < 2:
+        st.info("Choose at least two runs: seeds of one spec become one row.", icon=":material/compare_arrows:")
+        return
+    axis = comparison.pick_axis()
+    running = [job for job in map(data.job, jobs) if not job.terminal]
+    live.panel(lambda: view(jobs, axis), every=live.tick(running[0], live.SLOW_TICK_S) if running else None)
+    st.subheader("The same problem, token by token", anchor=False)
+    live.panel(lambda: token_pairs(jobs), every=None)
+
+
+page()
