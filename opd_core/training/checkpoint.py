@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from opd_core.models import LanguageModel, restore_weights, save_model
 from opd_core.runs.artifacts import CorruptArtifact, RunFiles
@@ -109,6 +109,20 @@ def restore(
                 critic.restore(load_file(local / "critic_optimizer.safetensors"))
             return progress, damaged
     return None, damaged
+
+
+def read_weights(files: RunFiles, name: str, student: LanguageModel, critic: nn.Module | None) -> Progress:
+    """The weights of one checkpoint, to look at; returns its progress.
+
+    Raises CorruptArtifact, or FileNotFoundError when it is gone: a trainer removes its older ones.
+    """
+    with tempfile.TemporaryDirectory(prefix="opd-look-") as folder:
+        local = Path(folder)
+        files.fetch(f"{_FOLDER}/{name}", local)
+        restore_weights(student, local / "student")
+        if critic is not None:
+            critic.load_state_dict(load_file(local / "critic.safetensors"))
+        return Progress(**json.loads((local / "trainer.json").read_text(encoding="utf-8")))
 
 
 def _rng() -> dict[str, Tensor]:

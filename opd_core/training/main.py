@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +24,17 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> int:
     """Parse, train, and say how it ended."""
-    _die_with_parent()
+    die_with_parent()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spec", type=Path, required=True, help="job spec, JSON")
     parser.add_argument("--out", required=True, help="run directory: a path or an fsspec URL")
     parser.add_argument("--attempt", type=int, default=1, help="fencing token of this process")
     arguments = parser.parse_args()
 
-    # Messages own the real stdout; whatever else prints goes to the log.
-    channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    emit = message_channel()
     stop, save = _Flag(), _Flag()
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGUSR1, save)
-
-    def emit(message: dict[str, Any]) -> None:
-        channel.write(json.dumps(message, allow_nan=False) + "\n")
-
     emit({"type": "phase", "phase": "starting"})
     # Imported late: the first message should not wait for torch.
     from opd_core.spec import JobSpec, UserError
@@ -78,7 +73,18 @@ class _Flag:
         return was
 
 
-def _die_with_parent() -> None:
+def message_channel() -> Callable[[dict[str, Any]], None]:
+    """Messages own the real stdout; whatever else prints goes to the log."""
+    channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def emit(message: dict[str, Any]) -> None:
+        channel.write(json.dumps(message, allow_nan=False) + "\n")
+
+    return emit
+
+
+def die_with_parent() -> None:
     """Two trainers of one job must never run: this one ends when its supervisor does, however that ends."""
     supervisor = os.environ.get("OPD_SUPERVISOR_PID")
     if supervisor is None:

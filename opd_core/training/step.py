@@ -176,13 +176,17 @@ def reference_scores(t: Trainer, rollouts: Rollouts) -> Scores | None:
 def plan_state(t: Trainer, step: int) -> PlanState:
     """The state as the plan of update ``step`` may see it. Chance depends on (seed, step) alone."""
     credit = t.method.credit
-    seed = np.random.SeedSequence((t.spec.seed, step, _GATES)).generate_state(1, np.uint64)[0]
     return replace(
         t.state,
         progress=(step - 1) / t.spec.schedule.steps,
-        generator=torch.Generator().manual_seed(int(seed)),
+        generator=torch.Generator().manual_seed(gate_seed(t.spec.seed, step)),
         critic_ready=credit.estimator != "gae" or step > credit.critic.warmup_steps,
     )
+
+
+def gate_seed(seed: int, step: int) -> int:
+    """What the random gates of an update are drawn from."""
+    return int(np.random.SeedSequence((seed, step, _GATES)).generate_state(1, np.uint64)[0])
 
 
 def _apply(t: Trainer, step: int) -> dict[str, float]:

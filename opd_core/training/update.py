@@ -33,7 +33,10 @@ class Losses:
 
 
 class Update:
-    """``take_gradients()`` fills the module's gradients; ``feedback``, ``plan`` and ``student`` are there after it."""
+    """``take_gradients()`` fills the module's gradients, ``look()`` does not.
+
+    ``feedback``, ``plan`` and ``student`` are there after either.
+    """
 
     feedback: Feedback
     plan: UpdatePlan
@@ -78,6 +81,11 @@ class Update:
             loss.total.backward()
             student, critic, start = student + float(loss.student), critic + float(loss.critic), stop
         return Losses(student, critic)
+
+    @torch.no_grad()
+    def look(self) -> None:
+        """Feedback and plan alone; nothing takes a gradient."""
+        self._make_plan(self._module.read([piece for group in self._groups for piece in group], self._scale))
 
     def _make_plan(self, reading: Reading) -> UpdatePlan:
         rollouts = self.rollouts
