@@ -1,4 +1,4 @@
-"""Rings the doorbell: one Celery message with a job id. A broker that is away is no reason to refuse a job."""
+"""Rings the doorbell: one Celery message with an id. A broker that is away is no reason to refuse a job."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Bell:
         self._celery: Any = None
         self._away = False
 
-    def ring(self, job_id: str, queue: str) -> bool:
-        """Whether the broker took the message."""
+    def ring(self, id: str, queue: str, task: str = TASK_NAME) -> bool:
+        """Whether the broker took the message. ``id`` is what the task is about: a job, or a question."""
         if self._redis_url is None:
             return False
         from kombu.exceptions import KombuError, OperationalError
 
         try:
-            self._app(self._redis_url).send_task(TASK_NAME, args=[job_id], queue=queue, ignore_result=True, retry=False)
+            self._app(self._redis_url).send_task(task, args=[id], queue=queue, ignore_result=True, retry=False)
         except (KombuError, OperationalError, OSError) as error:
             if not self._away:  # once per outage
-                log.warning("bell_failed", job_id=job_id, queue=queue, error=type(error).__name__)
+                log.warning("bell_failed", id=id, queue=queue, error=type(error).__name__)
             self._away = True
             return False
         self._away = False

@@ -25,6 +25,7 @@ from api.routers import (
     jobs,
     lifecycle,
     operations,
+    questions,
     records,
     telemetry,
 )
@@ -35,6 +36,10 @@ from opd_core.runs.settings import Settings
 _TAGS = [
     {"name": "jobs", "description": "Submit, list, watch, pause, cancel and delete distillation jobs."},
     {"name": "telemetry", "description": "Scalars, token records, heatmaps and the report of a run."},
+    {
+        "name": "questions",
+        "description": "What if, and probes: asked about a run, answered by a worker beside training.",
+    },
     {"name": "checkpoints", "description": "What a run saved, for download."},
     {"name": "catalogue", "description": "Recipes, models and tasks that a spec may name; its fields."},
     {"name": "fleet", "description": "Workers, queues, and starts of jobs that ended badly."},
@@ -60,7 +65,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.meters = meters
     problems.install(app)
     protected = [Depends(bearer)]
-    for part in (jobs, lifecycle, telemetry, health, records, checkpoints, compare, export, catalogue, fleet):
+    for part in (
+        jobs,
+        lifecycle,
+        telemetry,
+        health,
+        records,
+        questions,
+        checkpoints,
+        compare,
+        export,
+        catalogue,
+        fleet,
+    ):
         app.include_router(part.router, dependencies=protected)
     app.include_router(operations.router)
     # The last one added is the outermost: it sees refusals too.

@@ -25,6 +25,7 @@ _TITLES = {
     "too_large": "The request is too large",
     "invalid_transition": "The job's status does not allow this",
     "idempotency_mismatch": "The Idempotency-Key was used before",
+    "too_many_questions": "Too many questions are waiting",
     "internal": "The service failed",
     "unavailable": "A part of the service is away",
 }
@@ -43,6 +44,7 @@ _DESCRIPTIONS = {
     409: "The job's status does not allow this",
     413: "The body is larger than 1 MiB",
     422: "A field, parameter or header is not valid; `param` names it",
+    429: "As many questions as may wait are waiting",
     500: "The service failed; `request_id` finds it in the log",
     503: "A part of the service is away",
 }

@@ -1,4 +1,5 @@
-"""Settles what nobody else will: unheard bells, expired leases, jobs lost too often, cancels without a worker.
+"""Settles what nobody else will: unheard bells, expired leases, jobs lost too often, cancels without a worker, the same
+for questions, and answers that nobody needs any more.
 
 Runs inside the API by default, or alone with ``python -m api.reconciler``; any number may run at the same time.
 """
@@ -14,6 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.bell import Bell
 from api.services import Services
 from opd_core.runs.logs import configure_logs
+from opd_core.runs.questions import remove_files
+from opd_core.runs.queue import ASIDE, QUESTION_TASK
 from opd_core.runs.settings import Settings
 from opd_core.runs.store import RunStore
 
@@ -31,12 +34,27 @@ def reconcile(store: RunStore, bell: Bell, ring_after_s: float) -> int:
     return rung
 
 
+def reconcile_questions(services: Services) -> int:
+    """The same for questions; old ones are removed."""
+    questions, rung = services.questions, 0
+    for question_id in questions.due(services.settings.ring_after_s):
+        if not services.bell.ring(question_id, ASIDE, QUESTION_TASK):
+            break
+        questions.mark_rung(question_id)
+        rung += 1
+    for old in questions.outdated():
+        remove_files(services.files(old.job_id), old.id)
+        questions.remove(old.id)
+    return rung
+
+
 def run(services: Services) -> None:
     """Rounds until ``services.stopping``."""
     settings = services.settings
     while not services.stopping.wait(settings.reconcile_every_s):
         try:
             reconcile(services.store, services.bell, settings.ring_after_s)
+            reconcile_questions(services)
         except SQLAlchemyError:
             # A database that is away comes back; the loop must still be there.
             log.exception("reconcile_failed")

@@ -13,6 +13,7 @@ from opd_core.runs import database
 from opd_core.runs.artifacts import RunFiles, job_files
 from opd_core.runs.live import LiveReader
 from opd_core.runs.plain import storable
+from opd_core.runs.questions import Questions
 from opd_core.runs.rows import Job
 from opd_core.runs.settings import Settings
 from opd_core.runs.store import RunStore
@@ -39,6 +40,11 @@ class Services:
                 database.migrate(engine)
                 self._store = RunStore(engine)
             return self._store
+
+    @property
+    def questions(self) -> Questions:
+        """Questions about runs, in the same database."""
+        return Questions(self.store.engine)
 
     def files(self, job_id: str) -> RunFiles:
         """The run directory of a job."""

@@ -1,5 +1,7 @@
 """The queue door: ``celery -A worker.app worker -c 1 -Q cpu``. One worker process is one training slot.
 
+Questions about runs are answered by workers of their own queue: see worker/questions.py.
+
 Shutdown: SIGTERM is Celery's warm shutdown, which waits for the running task. The news is passed on to the supervisor,
 which lets the trainer save a checkpoint and gives the job back within OPD_DRAIN_S, so the wait is short. (Celery's soft
 shutdown would sleep for its whole time-out even when the task is done.)
@@ -22,7 +24,7 @@ from worker.slot import SLOT
 
 HEARTBEAT_S = 5.0
 
-app = Celery("opd", include=["worker.tasks"])
+app = Celery("opd", include=["worker.tasks", "worker.questions"])
 
 
 def configure(settings: Settings) -> None:

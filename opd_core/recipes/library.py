@@ -108,7 +108,12 @@ def resolve(spec: JobSpec) -> JobSpec:
 
 def adapt(recipe: str, changes: dict[str, Any]) -> MethodSpec:
     """The recipe's method under changes to it, laid over as ``resolve`` does. Raises UserError."""
-    merged = _overlay(load(recipe).method.model_dump(mode="json"), changes)
+    return revise(load(recipe).method.model_dump(mode="json"), changes)
+
+
+def revise(method: dict[str, Any], changes: dict[str, Any]) -> MethodSpec:
+    """A complete method under changes to it. Raises UserError."""
+    merged = _overlay(method, changes)
     try:
         return MethodSpec.model_validate(merged)
     except ValidationError as error:

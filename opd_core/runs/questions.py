@@ -128,6 +128,8 @@ class Questions:
         questions, clock = t.questions.c, t.db_now()
         expired = and_(questions.status == "working", questions.lease_until < clock)
         lost = {
+            "category": "system",
+            "retryable": True,
             "code": "worker_lost",
             "message": f"the worker was lost {MAX_TRIES} times while answering",
             "param": None,

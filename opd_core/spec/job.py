@@ -174,8 +174,8 @@ class TelemetrySpec(Spec):
         32,
         ge=1,
         le=LARGEST_TOP_K,
-        description="Favourites of both models that are kept for each token (about 0.3 KB per token at 32); more where "
-        "the method itself looks at more. What-if questions take the rest of the vocabulary as flat.",
+        description="Favourites of both models that are kept for each token (0.5 KB per token at 32, 0.2 KB at 8); "
+        "more where the method itself looks at more. What-if questions take the rest of the vocabulary as flat.",
     )
     probe_states: int = Field(32, ge=0, le=512, description="States re-scored after the update, from <= 2 sequences.")
     recovery_problems: int = Field(

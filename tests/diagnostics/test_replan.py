@@ -247,7 +247,7 @@ def test_forces_are_those_of_both_plans(name, record, told, world):
 
 
 def test_the_sampled_token_comes_first_and_unknown_places_are_marked(record):
-    own = load("tml-opd").method
+    own = load("forward-kl").method
     rows = record(own, top_k=2)
     _, result = again(rows, own, own)
     for row, found in zip(rows, result.rows, strict=True):
