@@ -21,12 +21,12 @@ _HUES = {
 _PAGES = {"light": "#ffffff", "dark": "#11161d"}
 _SYMBOLS = ["circle", "rect", "triangle", "diamond", "roundRect", "pin", "arrow", "emptyCircle"]
 _DASHES = [[], [7, 3], [2, 3], [8, 3, 2, 3], [12, 4], [4, 4], [2, 6], [10, 3, 2, 3, 2, 3]]
-_PALEST = 0.5
+_PALEST = 0.4
 
 CURVES = [
     Curve("accuracy", "Accuracy", "% of held-out problems", {}, share=True, whole=True),
     Curve("kl", "KL to the teacher", "nats per token", {}),
-    Curve("loss", "Loss", "each recipe's own; not comparable between recipes", {}),
+    Curve("loss", "Loss", "each recipe has its own", {}),
     Curve("length_mean", "Completion length", "tokens", {}),
     Curve("entropy_student", "Student entropy", "nats", {}),
     Curve("truncated", "Cut off at the token limit", "% of rollouts", {}, share=True),

@@ -10,7 +10,7 @@ import pandas as pd
 
 from api.schemas import Arm, Comparison, Spread
 from dashboard.shaping.compared import Look, swatch
-from dashboard.shaping.text import compact, duration, percent, readable
+from dashboard.shaping.text import compact, percent, readable
 
 Show = Callable[[float], str]
 
@@ -46,8 +46,8 @@ def prices(comparison: Comparison, drawn: dict[str, Look]) -> pd.DataFrame:
         {
             "student tokens": lambda arm: spread_text(arm.student_tokens, compact),
             "teacher tokens": lambda arm: spread_text(arm.teacher_tokens, compact),
-            "compute": lambda arm: spread_text(arm.flops, lambda value: compact(value, "FLOP")),
-            "training time": lambda arm: spread_text(arm.wall_s, duration),
+            "FLOPs": lambda arm: spread_text(arm.flops, compact),
+            "training time, s": lambda arm: spread_text(arm.wall_s, lambda value: f"{value:,.1f}"),
         },
     )
 

@@ -61,7 +61,7 @@ function detail(token, place, texts, fields) {
 }
 
 function choice(label, options, selected, onPick) {
-  const box = el("select", null, options.map(([value, text]) => el("option", { value, selected: value === selected }, text)));
+  const box = el("select", { name: label.toLowerCase(), "aria-label": label }, options.map(([value, text]) => el("option", { value, selected: value === selected }, text)));
   box.addEventListener("change", () => onPick(box.value));
   return el("label", null, label, box);
 }
