@@ -26,12 +26,13 @@ from cli.shell import demo_body, demo_file, program
 from cli.stopping import StopRequest
 from dashboard.config import APP, streamlit_flags
 from opd_core.runs import database
+from opd_core.runs.queue import ASIDE
 from opd_core.runs.settings import Settings
 
 API_PORT = 8321
 DASHBOARD_PORT = 8501
 _HOST = "127.0.0.1"
-_POLITE = 5  # niceness of everything but the worker: training gets the cores
+_POLITE = 5  # niceness of everything but the worker that trains: it gets the cores
 _WORKER_MARGIN_S = 15.0  # beyond drain_s: time to record what happened
 
 Say = Callable[[str], None]
@@ -149,27 +150,35 @@ class Service:
         }
 
     def _parts(self, address: Address, environment: dict[str, str]) -> list[Part]:
-        parts = [_api_part(address, environment), self._worker_part(address, environment)]
+        parts = [
+            _api_part(address, environment),
+            self._worker_part("worker", "opd", self._options.queues, address, environment),
+            # Answers questions about runs while the other one trains, on what that one leaves of the cores.
+            self._worker_part("aside", "aside", ASIDE, address, environment, nice=2 * _POLITE),
+        ]
         if address.dashboard_url is not None:
             parts.append(_dashboard_part(address.dashboard_url, environment))
         return parts
 
-    def _worker_part(self, address: Address, environment: dict[str, str]) -> Part:
-        name = f"opd@{socket.gethostname()}"
+    def _worker_part(
+        self, part: str, kind: str, queues: str, address: Address, environment: dict[str, str], *, nice: int = 0
+    ) -> Part:
+        name = f"{kind}@{socket.gethostname()}"
         client = Client(address.api_url, self._settings.token())
 
         def ready() -> bool:
             with suppress(ApiError, httpx.HTTPError):
-                running = next(part for part in self._running if part.part.name == "worker")
+                running = next(one for one in self._running if one.part.name == part)
                 return any(worker.name == name and worker.pid == running.pid for worker in client.workers().data)
             return False
 
-        command = ["celery", "-A", "worker.app", "worker", "-c", "1", "-Q", self._options.queues, "-n", name]
+        command = ["celery", "-A", "worker.app", "worker", "-c", "1", "-Q", queues, "-n", name]
         return Part(
-            name="worker",
+            name=part,
             command=[sys.executable, "-m", *command, "--loglevel", "INFO", "--without-mingle", "--without-gossip"],
             ready=ready,
             environment=environment,
+            nice=nice,
             grace_s=self._settings.drain_s + _WORKER_MARGIN_S,
         )
 

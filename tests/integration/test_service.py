@@ -95,7 +95,8 @@ def test_killed_trainer_is_resumed_from_its_checkpoint(running: Running) -> None
 def test_killed_worker_takes_its_trainer_along_and_the_job_goes_on(running: Running) -> None:
     job = running.client.submit(running.spec(schedule=LONG | {"steps": 60}))
     trainer = wait_for_step(running, job.id, 6)
-    (worker,) = running.client.workers().data  # which job it holds is told with its next heartbeat only
+    # Which job it holds is told with its next heartbeat only.
+    (worker,) = [worker for worker in running.client.workers().data if "cpu" in worker.queues]
     os.kill(worker.pid, signal.SIGKILL)
     wait_until(lambda: not is_running(trainer), "the trainer outlived its worker", 10)
     done = running.client.wait(job.id, timeout_s=180)  # another worker, once the lease has expired
