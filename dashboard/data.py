@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import httpx
 import streamlit as st
@@ -20,15 +20,21 @@ from api.schemas import (
     Checkpoint,
     Comparison,
     Event,
+    Gates,
+    Health,
     Heatmap,
     Job,
     Metrics,
     Page,
+    Profile,
+    Queue,
     Recipe,
     Report,
     Sequence,
     SequenceSummary,
     SharedProblem,
+    SpecSchema,
+    Worker,
 )
 
 T = TypeVar("T")
@@ -36,12 +42,20 @@ T = TypeVar("T")
 # What changes while a run runs is reused just long enough that the panels of one tick, and several viewers of
 # the same run, share one request. A recorded step changes only when a later attempt repeats it.
 LIVE_S = 0.8
+SUMMARY_S = 3.0  # what is computed from many steps
 RECORDS_S = 30.0
 SETTLED_S = 300.0
 MAX_EVENTS = 1000
 SCALE_SEQUENCES = 16  # sequences of a step that set the colour scale
 
 Kind = Literal["unreachable", "unauthorized", "missing", "refused"]
+
+
+class Trend(NamedTuple):
+    """How a run in the table has gone: its accuracies, and what it has computed."""
+
+    accuracies: tuple[float, ...]
+    flops: float | None
 
 
 class Problem(Exception):
@@ -122,10 +136,11 @@ def metrics(job_id: str, max_points: int = 400) -> Metrics:
 
 
 @st.cache_data(ttl=60.0, max_entries=500, show_spinner=False)
-def accuracy_trend(job_id: str, revision: str) -> list[float]:  # noqa: ARG001 - part of the cache key
-    """The accuracies measured so far. ``revision`` changes with the run, so that a still one rests."""
-    answer = _call(lambda api: api.metrics(_checked(job_id), keys=["accuracy"], max_points=30))
-    return [value for value in answer.series.get("accuracy", []) if value is not None]
+def trend(job_id: str, revision: str) -> Trend:  # noqa: ARG001 - part of the cache key
+    """The accuracies measured so far, and the compute. ``revision`` changes with the run, so that a still one rests."""
+    answer = _call(lambda api: api.metrics(_checked(job_id), keys=["accuracy", "flops"], max_points=30))
+    known = {key: [value for value in values if value is not None] for key, values in answer.series.items()}
+    return Trend(tuple(known.get("accuracy", ())), next(reversed(known.get("flops", [])), None))
 
 
 @st.cache_data(ttl=LIVE_S, max_entries=200, show_spinner=False)
@@ -166,6 +181,24 @@ def sequences(job_id: str, step: int) -> list[SequenceSummary]:
 def sequence(job_id: str, step: int, n: int) -> Sequence:
     """One sequence, token by token."""
     return _call(lambda api: api.sequence(_checked(job_id), step, n))
+
+
+@st.cache_data(ttl=SUMMARY_S, max_entries=60, show_spinner=False)
+def returns(job_id: str, field: str, from_step: int | None = None, to_step: int | None = None) -> Profile:
+    """A quantity of all tokens by position and step; the whole run by default."""
+    return _call(lambda api: api.returns(_checked(job_id), field, from_step, to_step))
+
+
+@st.cache_data(ttl=SUMMARY_S, max_entries=60, show_spinner=False)
+def gates(job_id: str, gate: str | None, from_step: int, to_step: int) -> Gates:
+    """What one gate (None: all together) let through over a range of steps, both ends included."""
+    return _call(lambda api: api.gates(_checked(job_id), gate, from_step, to_step))
+
+
+@st.cache_data(ttl=SUMMARY_S, max_entries=60, show_spinner=False)
+def health(job_id: str) -> Health:
+    """The diagnostics of a run as lights."""
+    return _call(lambda api: api.health(_checked(job_id)))
 
 
 @st.cache_data(ttl=RECORDS_S, max_entries=60, show_spinner=False)
@@ -212,6 +245,30 @@ def recipes() -> list[Recipe]:
     return list(_call(lambda api: api.recipes()).data)
 
 
+@st.cache_data(ttl=SETTLED_S, max_entries=1, show_spinner=False)
+def schema() -> SpecSchema:
+    """The fields of a job spec."""
+    return _call(lambda api: api.schema())
+
+
+@st.cache_data(ttl=LIVE_S, max_entries=1, show_spinner=False)
+def workers() -> list[Worker]:
+    """All known workers."""
+    return list(_call(lambda api: api.workers()).data)
+
+
+@st.cache_data(ttl=LIVE_S, max_entries=1, show_spinner=False)
+def queues() -> list[Queue]:
+    """Queues with what waits in them."""
+    return list(_call(lambda api: api.queues()).data)
+
+
+@st.cache_data(ttl=5.0, max_entries=1, show_spinner=False)
+def failed_attempts() -> list[Attempt]:
+    """Recent starts of any run that ended badly, newest first."""
+    return list(_call(lambda api: api.recent_attempts(limit=20, failed=True)).data)
+
+
 @st.cache_data(ttl=60.0, max_entries=1, show_spinner=False)
 def models() -> list[str]:
     """Names of the models that can be used without a download."""
@@ -234,6 +291,35 @@ def submit(spec: dict[str, Any], idempotency_key: str) -> Job:
     made = _call(lambda api: api.submit(spec, idempotency_key=idempotency_key))
     forget()
     return made
+
+
+def pause(job_id: str) -> None:
+    """Ask the run to rest; it saves a checkpoint first."""
+    _call(lambda api: api.pause(_checked(job_id)))
+    forget()
+
+
+def resume(job_id: str) -> None:
+    """Let a paused run go on."""
+    _call(lambda api: api.resume(_checked(job_id)))
+    forget()
+
+
+def save(job_id: str) -> None:
+    """Ask for a checkpoint."""
+    _call(lambda api: api.save(_checked(job_id)))
+    forget()
+
+
+def delete(job_id: str) -> None:
+    """Remove a run that is over, with all that it left."""
+    _call(lambda api: api.delete(_checked(job_id)))
+    forget()
+
+
+def api_url() -> str:
+    """The service's address as this process reaches it."""
+    return client().url
 
 
 def cancel(job_id: str) -> None:

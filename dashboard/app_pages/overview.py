@@ -10,12 +10,17 @@ import streamlit as st
 from api.schemas import Job
 from dashboard import data
 from dashboard.components import live, outcome
+from dashboard.components.health_panel import health_panel
+from dashboard.components.run_actions import action_bar
 from dashboard.components.run_header import chosen_run, status_badge
 from dashboard.shaping import curves
 from dashboard.shaping.runs import Figure, attempt_table, budget, event_table, fraction, headline, progress_text
 from dashboard.shaping.text import escape_markdown
 
-job = chosen_run(outcome.cancel_button)
+HEALTH_TICK_S = 5.0
+
+job = chosen_run()
+action_bar(job)
 
 
 def figures(rows: list[Figure]) -> None:
@@ -47,6 +52,13 @@ def state() -> None:
     flops = [value for value in data.metrics(now.id).series.get("flops", []) if value is not None]
     figures(headline(now))
     figures(budget(now, flops[-1] if flops else None, datetime.now(UTC)))
+
+
+def health() -> None:
+    """The diagnostics as lights, once there is anything to tell."""
+    found = data.health(job.id)
+    if any(check.status != "unknown" for check in found.checks):
+        health_panel(found)
 
 
 def charts() -> None:
@@ -116,6 +128,7 @@ def history() -> None:
 
 
 live.panel(state, every=live.tick(job))
+live.panel(health, every=live.tick(job, HEALTH_TICK_S))
 live.panel(charts, every=live.tick(job, live.SLOW_TICK_S))
 if job.terminal:
     outcome.results(job)

@@ -39,9 +39,9 @@ def tick(job: Job, seconds: float = TICK_S) -> float | None:
 
 
 def refreshed(job: Job) -> Job:
-    """The job as it is now. When it has ended meanwhile the whole page is drawn again, and stops ticking."""
+    """The job as it is now. With another status the whole page is drawn again: other actions, another pace."""
     now = data.job(job.id)
-    if now.terminal != job.terminal:
+    if (now.status, now.latest_checkpoint is None) != (job.status, job.latest_checkpoint is None):
         st.rerun()
     return now
 

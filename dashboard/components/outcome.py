@@ -1,4 +1,4 @@
-"""Ending a run, and taking away what it made."""
+"""What a run has made, to take away."""
 
 from __future__ import annotations
 
@@ -7,16 +7,6 @@ import streamlit as st
 from api.schemas import Job
 from dashboard import data
 from dashboard.shaping.text import escape_markdown, file_size
-
-
-def cancel_button(job: Job) -> None:
-    """Cancel, with a question first."""
-    with st.popover("Cancel run", icon=":material/stop_circle:", key="cancel_popover"):
-        st.write("Stop the training process within seconds? The last checkpoint stays.")
-        if st.button("Yes, cancel this run", type="primary", key="cancel_yes"):
-            data.cancel(job.id)
-            st.toast("Cancelling: the trainer finishes its step first.", icon=":material/stop_circle:")
-            st.rerun()
 
 
 def results(job: Job) -> None:

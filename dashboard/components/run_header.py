@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import streamlit as st
 
 from api.schemas import Job
@@ -15,27 +13,21 @@ from dashboard.shaping.text import escape_markdown
 _PICKER = "run_picker"
 
 
-def chosen_run(action: Callable[[Job], None] | None = None) -> Job:
-    """Draw the header and return the selected run: the URL's, else the newest. Ends the page when there is none.
-
-    ``action`` draws what can be done with a run that is not over.
-    """
+def chosen_run() -> Job:
+    """Draw the header and return the selected run: the URL's, else the newest. Ends the page when there is none."""
     selection.restore()
     known = {job.id: job for job in data.jobs()}
     job_id = selection.text("job") or next(iter(known), None)
     if job_id is None:
         st.info("No runs yet. Start one and it appears here by itself.", icon=":material/rocket_launch:")
-        st.page_link("app_pages/runs.py", label="Start a run", icon=":material/add:")
+        st.page_link("app_pages/new_run.py", label="Start a run", icon=":material/add:")
         st.stop()
     job = data.job(job_id)
     known.setdefault(job.id, job)
     if selection.text("job") is None:
         selection.choose(job=job.id)
 
-    name, button, picker = st.columns([4, 1, 3], vertical_alignment="center")
-    if action is not None and not job.terminal:
-        with button:
-            action(job)
+    name, picker = st.columns([4, 3], vertical_alignment="center")
     name.subheader(escape_markdown(job.name), anchor=False)
     st.session_state[_PICKER] = job.id
     picker.selectbox(

@@ -1,176 +1,201 @@
-"""Start a run: recipe, starting point, main fields, everything else as JSON; check; submit."""
+"""Start a run: every field of the spec, made from its schema; check; submit; or take the command elsewhere."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from typing import Any
 
 import streamlit as st
 
-from api.schemas import Job, Recipe
+from api.schemas import Recipe
 from dashboard import data
+from dashboard.components.recipe_gallery import recipe_card
+from dashboard.components.spec_fields import Drawing, FieldErrors
 from dashboard.shaping import specs
-from dashboard.shaping.runs import run_label
-from dashboard.shaping.text import escape_markdown
+from dashboard.shaping.schema import Field, fields_of
+from dashboard.shaping.text import escape_markdown, words
 
-_DEMO = "The demo job"
-# The starting values are the inputs' defaults, not their state: a click that overtakes a running script makes
-# Streamlit forget state that it was given but has not drawn, and the form would submit zeros. Another starting
-# point is another generation of inputs.
-_START, _GENERATION, _IDEMPOTENCY = "new_values", "new_generation", "new_idempotency"
+_ESSENTIAL = {"schedule": "steps", "optimizer": "lr", "resources": "queue", "student": "model", "teacher": "model"}
+_NOT_DRAWN = ("name", "from", "recipe", "method", "seed", "metadata")
+_IDEMPOTENCY, _LAST = "new_idempotency", "new_last"
 
 
-def _key(field: str) -> str:
-    return f"new_{field}_{st.session_state[_GENERATION]}"
+def submit_form(start: specs.Spec, method: dict[str, Any], recipe: Recipe, generation: str) -> specs.Spec:
+    """The form over a starting spec and its complete method; opens the new run after a successful submit.
 
-
-def _start(spec: specs.Spec) -> None:
-    st.session_state[_START] = specs.fields(spec)
-    st.session_state[_GENERATION] = st.session_state.get(_GENERATION, -1) + 1
-    _expect_another_job()
-
-
-def _expect_another_job() -> None:
-    st.session_state[_IDEMPOTENCY] = uuid.uuid4().hex
-
-
-def submit_form(jobs: Sequence[Job]) -> None:
-    """The form; opens the new run after a successful submit."""
-    starts = {_DEMO: specs.DEMO_SPEC} | {f"Like {run_label(job)}": job.spec for job in jobs}
-    if _START not in st.session_state:
-        _start(specs.DEMO_SPEC)
-    values: specs.Fields = st.session_state[_START]
-    recipes = {recipe.name: recipe for recipe in data.recipes()}
-
-    left, right = st.columns(2)
-    with left:
-        st.selectbox(
-            "Start from",
-            list(starts),
-            key="new_start",
-            on_change=lambda: _start(starts.get(st.session_state["new_start"], specs.DEMO_SPEC)),
-        )
-    with right:
-        recipe = _pick("Recipe", "recipe", list(recipes), values.recipe, lambda name: _recipe_label(recipes, name))
-    if recipe in recipes:
-        _recipe_card(recipes[recipe])
-
-    with st.form(f"new_form_{st.session_state[_GENERATION]}", border=False):
-        form = _inputs(values, recipe)
-        with st.container(horizontal=True):
-            check = st.form_submit_button("Validate", icon=":material/fact_check:", key="new_validate")
-            go = st.form_submit_button("Submit", type="primary", icon=":material/rocket_launch:", key="new_submit")
+    Another ``generation`` is another set of inputs. The starting values are the inputs' defaults, not their state: a
+    click that overtakes a running script makes Streamlit forget state that it was given but has not drawn, and the
+    form would submit zeros. Returns the spec as it stands.
+    """
+    schema = data.schema()
+    fields = fields_of(schema.job)
+    drawing = Drawing(f"new_{generation}", FieldErrors())
+    recipe_card(recipe)
+    origin = _origin(drawing, start)
+    values = _essentials(drawing, fields, start)
+    drawing.errors.reserve("method")
+    filled = _method(drawing, fields_of(schema.method), method)
+    _everything_else(drawing, fields, start, values)
+    if origin is not None:
+        values["from"] = origin
+    spec = specs.build(values, filled, recipe.name, recipe.method, fields)
+    with st.container(horizontal=True):
+        check = st.button("Validate", icon=":material/fact_check:", key="new_validate")
+        go = st.button("Submit", type="primary", icon=":material/rocket_launch:", key="new_submit")
     if check or go:
-        _send(form, go=go)
+        _send(spec, drawing.errors, go=go)
+    _elsewhere(spec)
+    return spec
 
 
-def _recipe_label(recipes: dict[str, Recipe], name: str) -> str:
-    return f"{name} · {recipes[name].title}" if name in recipes else name
+def _origin(drawing: Drawing, start: specs.Spec) -> dict[str, Any] | None:
+    """Another run's checkpoint that the student starts from, unless that is switched off."""
+    source: dict[str, Any] | None = start.get("from")
+    if source is None:
+        return None
+    label = f"The student starts from checkpoint {source.get('checkpoint') or 'newest'} of run {source['job']}"
+    kept = st.toggle(
+        escape_markdown(label), True, key=f"{drawing.prefix}_from", help="Off: from its model, as named below."
+    )
+    drawing.errors.reserve("from")
+    return source if kept else None
 
 
-def _recipe_card(recipe: Recipe) -> None:
-    with st.container(border=True):
-        st.markdown(f"**{escape_markdown(recipe.title)}**")
-        formula, words = st.columns(2)
-        formula.code(recipe.formula, language=None, wrap_lines=True)
-        formula.caption(escape_markdown(f"Source: {recipe.citation}"))
-        words.caption(escape_markdown(recipe.summary))
-        words.caption(escape_markdown(f"Evidence: {recipe.evidence}"))
-        if recipe.differs:
-            words.caption(escape_markdown(f"Differs from the paper: {recipe.differs}"))
+def _essentials(drawing: Drawing, fields: tuple[Field, ...], start: specs.Spec) -> dict[str, Any]:
+    """What nearly everybody sets, on top. The result holds one entry per section that was touched."""
+    sections = {one.name: {inner.name: inner for inner in one.fields} for one in fields}
+    models = data.models()
+    with st.grid(3, min_column_width=220):
+        with st.container(gap=None):
+            name = st.text_input("Name", str(start["name"]), key=f"{drawing.prefix}_name", max_chars=96)
+            drawing.errors.reserve("name")
+        student = _pick(drawing, "student.model", models, start, "A demo model, a hub id, or a directory below a root.")
+        teacher = _pick(drawing, "teacher.model", models, start, "Needs the same tokenizer as the student.")
+        with st.container(gap=None):
+            task = _task(drawing, start)
+        drawn = {}
+        for section, inner in (("schedule", "steps"), ("optimizer", "lr"), ("resources", "queue")):
+            one = sections[section][inner]
+            with st.container(gap=None):
+                value = start.get(section, {}).get(inner, one.default)
+                drawn[section] = {inner: drawing.widget(f"{section}.{inner}", one, value)}
+                drawing.errors.reserve(f"{section}.{inner}")
+        seed = next(one for one in fields if one.name == "seed")
+        with st.container(gap=None):
+            number = drawing.widget("seed", seed, start.get("seed", seed.default))
+            drawing.errors.reserve("seed")
+    models_of = {"student": {"model": student}, "teacher": {"model": teacher}}
+    return {"name": name.strip(), **models_of, "task": task, **drawn, "seed": number}
 
 
-def _pick(
-    label: str, field: str, known: list[str], value: str, show: Callable[[str], str] = str, *, new: str = ""
-) -> str:
-    """A choice among known names. ``new`` is the help of a choice that also takes names that are not known."""
+def _pick(drawing: Drawing, path: str, known: list[str], start: specs.Spec, about: str) -> str:
+    """A choice among known names that also takes others."""
+    role, inner = path.split(".")
+    value = str(start[role][inner])
+    options = known if value in known else [value, *known]
+    with st.container(gap=None):
+        picked = st.selectbox(
+            role.capitalize(),
+            options,
+            index=options.index(value),
+            key=f"{drawing.prefix}_{role}",
+            accept_new_options=True,
+            help=about,
+        )
+        drawing.errors.reserve(path)
+    return (picked or "").strip()
+
+
+def _task(drawing: Drawing, start: specs.Spec) -> dict[str, Any]:
+    known, value = data.tasks(), str(start["task"].get("name") or start["task"].get("dataset") or "")
     options = known if value in known else [value, *known]
     picked = st.selectbox(
-        label,
+        "Task",
         options,
         index=options.index(value),
-        format_func=show,
-        key=_key(field),
-        accept_new_options=bool(new),
-        help=new or None,
+        key=f"{drawing.prefix}_task",
+        accept_new_options=True,
+        help="A built-in task, or the path of a .jsonl, .json, .parquet or .csv file below a data root.",
     )
-    return picked or ""
+    drawing.errors.reserve("task")
+    task = (picked or "").strip()
+    return {"name": task, "dataset": None} if task.startswith("demo/") else {"name": None, "dataset": task}
 
 
-def _inputs(values: specs.Fields, recipe: str) -> specs.Fields:
-    models = data.models()
-    first, second, third = st.columns(3)
-    with first:
-        name = st.text_input("Name", values.name, key=_key("name"), max_chars=96)
-        steps = st.number_input(
-            "Steps", value=values.steps, min_value=1, max_value=1_000_000, step=10, key=_key("steps")
-        )
-    with second:
-        student = _pick(
-            "Student",
-            "student",
-            models,
-            values.student,
-            new="A built-in demo model, a hub id, or a directory below a model root.",
-        )
-        lr = st.number_input(
-            "Learning rate",
-            value=values.lr,
-            min_value=0.0,
-            max_value=1.0,
-            step=1e-4,
-            format="%.2e",
-            key=_key("lr"),
-        )
-    with third:
-        teacher = _pick("Teacher", "teacher", models, values.teacher, new="Needs the same tokenizer as the student.")
-        seed = st.number_input("Seed", value=values.seed, min_value=0, max_value=2**31 - 1, step=1, key=_key("seed"))
-    task = _pick(
-        "Task",
-        "task",
-        data.tasks(),
-        values.task,
-        new="A built-in task, or the path of a .jsonl, .json, .parquet or .csv file below a data root.",
-    )
-    with st.expander("Everything else, as JSON", icon=":material/data_object:", key=_key("more")):
-        advanced = st.text_area(
-            "The rest of the spec, as JSON",
-            values.advanced,
-            key=_key("advanced"),
-            height=260,
-            help="Any field of the job spec. The inputs above win over the same fields here.",
-        )
-    return specs.Fields(
-        name=name,
-        recipe=recipe,
-        student=student,
-        teacher=teacher,
-        task=task,
-        steps=int(steps),
-        lr=float(lr),
-        seed=int(seed),
-        advanced=advanced,
-    )
+def _method(drawing: Drawing, fields: tuple[Field, ...], method: dict[str, Any]) -> dict[str, Any]:
+    """Every variable of the method."""
+    st.subheader("Method", anchor=False, help="What you change here overrides the recipe, variable by variable.")
+    filled = {}
+    for one in fields:
+        value = method.get(one.name, one.default)
+        with st.expander(
+            f"**{words(one.name).capitalize()}** · {_gist(one, value)}", key=f"{drawing.prefix}_{one.name}"
+        ):
+            if one.help:
+                st.caption(escape_markdown(one.help))
+            filled[one.name] = drawing.part(f"method.{one.name}", one, value)
+    return filled
 
 
-def _send(form: specs.Fields, *, go: bool) -> None:
+def _gist(one: Field, value: Any) -> str:
+    """What the recipe has here, in a word."""
+    if one.kind == "variants":
+        return escape_markdown(", ".join(words(entry[one.tag]) for entry in value) or "none")
+    first = one.tag or one.fields[0].name
+    return escape_markdown(words(str(value.get(first, ""))))
+
+
+def _everything_else(drawing: Drawing, fields: tuple[Field, ...], start: specs.Spec, values: dict[str, Any]) -> None:
+    """The rest of the spec, section by section; fills ``values``."""
+    st.subheader("Job", anchor=False)
+    for one in fields:
+        if one.name in _NOT_DRAWN:
+            continue
+        drawn = {_ESSENTIAL.get(one.name)} | ({"name", "dataset"} if one.name == "task" else set())
+        rest = tuple(inner for inner in one.fields if inner.name not in drawn)
+        given = start.get(one.name) or one.default or {}
+        with st.expander(words(one.name).capitalize(), key=f"{drawing.prefix}_{one.name}_more"):
+            if one.help:
+                st.caption(escape_markdown(one.help))
+            values[one.name] = {**values.get(one.name, {}), **drawing.object(one.name, rest, given)}
+    metadata = next(one for one in fields if one.name == "metadata")
+    with st.expander("Metadata", key=f"{drawing.prefix}_metadata_more"):
+        values["metadata"] = drawing.widget("metadata", metadata, start.get("metadata") or {})
+        drawing.errors.reserve("metadata")
+
+
+def _send(spec: specs.Spec, errors: FieldErrors, *, go: bool) -> None:
     try:
-        spec = specs.spec(form)
         warnings = data.validate(spec)
-        made = data.submit(spec, st.session_state[_IDEMPOTENCY]) if go else None
-    except specs.FormError as error:
-        st.error(escape_markdown(str(error)), icon=":material/error:")
-        return
+        made = data.submit(spec, _key_of(spec)) if go else None
     except data.Problem as problem:
         if problem.is_outage:
             raise
         field = f"**{escape_markdown(problem.param)}** · " if problem.param else ""
         st.error(f"{field}{escape_markdown(problem.detail)}", icon=":material/error:")
+        if problem.param:
+            errors.show(problem.param, problem.detail)
         return
     for warning in warnings:
         st.warning(escape_markdown(warning), icon=":material/warning:")
     if made is None:
         st.success("This spec is good to go." if not warnings else "Accepted, with warnings.", icon=":material/check:")
         return
-    _expect_another_job()
+    del st.session_state[_IDEMPOTENCY]
     st.switch_page("app_pages/overview.py", query_params={"job": made.id})
+
+
+def _key_of(spec: specs.Spec) -> str:
+    """A second click on Submit makes no second run; a changed spec does."""
+    if st.session_state.get(_LAST) != spec or _IDEMPOTENCY not in st.session_state:
+        st.session_state[_LAST], st.session_state[_IDEMPOTENCY] = spec, uuid.uuid4().hex
+    return str(st.session_state[_IDEMPOTENCY])
+
+
+def _elsewhere(spec: specs.Spec) -> None:
+    """The same job from a script or a terminal."""
+    with st.expander("This run as JSON, as a curl command, as an opd command", icon=":material/data_object:"):
+        json_tab, curl_tab, command_tab = st.tabs(["JSON", "curl", "opd submit"])
+        json_tab.code(specs.as_json(spec), language="json")
+        curl_tab.code(specs.as_curl(spec, data.api_url()), language="bash", wrap_lines=True)
+        command_tab.code(specs.as_command(spec), language="bash")

@@ -45,6 +45,8 @@ def progress_text(job: Job) -> str:
     """``Step 12 of 150 · 34 s left``; in words before the first step and after the last."""
     if job.status == "queued":
         return "Waiting for a free worker"
+    if job.status == "paused":
+        return f"Paused after {job.progress.step or 0} steps"
     if job.terminal:
         return f"{_ENDINGS[job.status]} {job.progress.step or 0} steps in {duration(run_time(job))}"
     parts = [f"Step {job.progress.step or 0} of {job.progress.total}"] if job.progress.total else []
@@ -75,6 +77,12 @@ def accuracy_text(job: Job) -> str:
     return f"{percent(job.accuracy.before, 0)} → {percent(accuracy_now(job), 0)}{ceiling}"
 
 
+def tokens_text(job: Job) -> str:
+    """``12.3 k / 12.3 k``: written by the student, scored by the teacher; a dash before the first step."""
+    done = job.progress
+    return "–" if done.student_tokens is None else f"{compact(done.student_tokens)} / {compact(done.teacher_tokens)}"
+
+
 def short_id(job_id: str) -> str:
     """The tail of an id: ids sort by time, so the end tells them apart."""
     return job_id[-6:]
@@ -96,19 +104,34 @@ def matching(jobs: Sequence[Job], *, statuses: Sequence[str] = (), text: str = "
     return [job for job in jobs if fits(job)]
 
 
-def table(jobs: Sequence[Job], sparklines: Mapping[str, Sequence[float]], now: datetime) -> pd.DataFrame:
+def gap(job: Job) -> float | None:
+    """Share of the gap to the teacher that is closed by now."""
+    before, now, teacher = job.accuracy.before, accuracy_now(job), job.accuracy.teacher
+    if job.accuracy.gap_recovered is not None:
+        return job.accuracy.gap_recovered
+    if before is None or now is None or teacher is None or teacher == before:
+        return None
+    return (now - before) / (teacher - before)
+
+
+def table(
+    jobs: Sequence[Job], sparklines: Mapping[str, Sequence[float]], flops: Mapping[str, float | None], now: datetime
+) -> pd.DataFrame:
     """One row per job, newest first as the API lists them."""
     return pd.DataFrame(
         {
             "Run": [job.name for job in jobs],
             "Status": [[job.status] for job in jobs],
             "Progress": [100 * fraction(job) for job in jobs],
-            "Now": [progress_text(job) for job in jobs],
             "Accuracy": [accuracy_text(job) for job in jobs],
             "Trend": [list(sparklines.get(job.id, ())) for job in jobs],
+            "Gap closed": [percent(gap(job), 0) for job in jobs],
+            "Tokens": [tokens_text(job) for job in jobs],
+            "Compute": [compact(flops.get(job.id), "FLOP") for job in jobs],
             "Recipe": [job.recipe for job in jobs],
             "Worker": [job.worker or "–" for job in jobs],
             "Age": [age(seconds_since(job.created_at, now)) for job in jobs],
+            "Now": [progress_text(job) for job in jobs],
         }
     )
 
@@ -132,9 +155,6 @@ def headline(job: Job) -> list[Figure]:
     """Accuracy before, now and the teacher's; what of the gap is closed."""
     before, now, teacher = job.accuracy.before, accuracy_now(job), job.accuracy.teacher
     gained = None if before is None or now is None else f"{100 * (now - before):+.1f} points"
-    recovered = job.accuracy.gap_recovered
-    if recovered is None and None not in (before, now, teacher) and teacher != before:
-        recovered = (now - before) / (teacher - before)  # type: ignore[operator]
     return [
         Figure("Student before", percent(before), "Exact answers on held-out problems before the first step."),
         Figure(
@@ -144,7 +164,7 @@ def headline(job: Job) -> list[Figure]:
             gained,
         ),
         Figure("Teacher", percent(teacher), "The teacher on the same problems: the ceiling."),
-        Figure("Gap closed", percent(recovered, 0), "(now − before) / (teacher − before)."),
+        Figure("Gap closed", percent(gap(job), 0), "(now − before) / (teacher − before)."),
     ]
 
 
@@ -185,12 +205,13 @@ def attempt_table(attempts: Sequence[Attempt]) -> pd.DataFrame:
                 duration((one.finished_at - one.started_at).total_seconds()) if one.finished_at else "running"
                 for one in attempts
             ],
-            "end": [_ending(one) for one in attempts],
+            "end": [attempt_ending(one) for one in attempts],
         }
     )
 
 
-def _ending(attempt: Attempt) -> str:
+def attempt_ending(attempt: Attempt) -> str:
+    """How a start ended, in words; a dash while it runs."""
     if attempt.reason:
         return attempt.reason
     if attempt.signal is not None:

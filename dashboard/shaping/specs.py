@@ -1,11 +1,12 @@
-"""The submit form: a starting spec, the fields people change, and the spec that results."""
+"""The submit form's spec: where it starts, what of it differs from the defaults, and how to submit it elsewhere."""
 
 from __future__ import annotations
 
-import copy
 import json
-from dataclasses import dataclass
+import shlex
 from typing import Any
+
+from dashboard.shaping.schema import Field, default_of
 
 Spec = dict[str, Any]
 
@@ -23,65 +24,69 @@ DEMO_SPEC: Spec = {
     "seed": 0,
 }
 
-
-class FormError(ValueError):
-    """The form cannot be turned into a spec; the sentence says which field and why."""
-
-
-@dataclass(frozen=True)
-class Fields:
-    """What has its own input; ``advanced`` is the rest of the spec as JSON text."""
-
-    name: str
-    recipe: str
-    student: str
-    teacher: str
-    task: str
-    steps: int
-    lr: float
-    seed: int
-    advanced: str
+# Where one of these differs, the spec takes the whole object: another alternative starts from its own defaults.
+_CHOICES = ("route", "kind")
+_LONGEST_NAME = 96
 
 
-def fields(spec: Spec) -> Fields:
-    """The form that shows this spec. What has no input of its own goes to ``advanced``."""
-    rest = copy.deepcopy(spec)
-    task = rest.get("task", {})
-    form = Fields(
-        name=str(rest.pop("name", "")),
-        recipe=str(rest.pop("recipe", "")),
-        student=str(rest.get("student", {}).pop("model", "")),
-        teacher=str(rest.get("teacher", {}).pop("model", "")),
-        task=str(task.pop("name", None) or task.pop("dataset", None) or ""),
-        steps=int(rest.get("schedule", {}).pop("steps", 100)),
-        lr=float(rest.get("optimizer", {}).pop("lr", 1e-5)),
-        seed=int(rest.pop("seed", 0)),
-        advanced="",
+def with_recipe(base: Spec, recipe: str, needs: list[str]) -> Spec:
+    """The base spec under another recipe, with more samples of a prompt where the recipe compares them."""
+    name = str(base["name"]).removesuffix(f"-{base['recipe']}")
+    spec = {**base, "recipe": recipe, "name": f"{name}-{recipe}"[:_LONGEST_NAME]}
+    spec.pop("method", None)
+    rollout = dict(spec.get("rollout", {}))
+    if "group" in needs and rollout.get("samples_per_prompt", 1) < 2:
+        prompts = rollout.get("prompts_per_step", 32)
+        spec["rollout"] = rollout | {"samples_per_prompt": 4, "prompts_per_step": max(1, prompts // 4)}
+    return spec
+
+
+def fork(spec: Spec, job_id: str, checkpoint_id: str) -> Spec:
+    """The same job again, from a checkpoint of it."""
+    name = f"{spec['name']}-fork"[:_LONGEST_NAME]
+    return {**spec, "name": name, "from": {"job": job_id, "checkpoint": checkpoint_id}}
+
+
+def changes(value: Spec, base: Spec) -> Spec:
+    """The smallest override that makes ``value`` of ``base``."""
+    found: Spec = {}
+    for name, entry in value.items():
+        old = base.get(name)
+        if entry == old:
+            continue
+        same_kind = isinstance(entry, dict) and isinstance(old, dict)
+        if same_kind and all(entry.get(choice) == old.get(choice) for choice in _CHOICES):
+            found[name] = changes(entry, old)
+        else:
+            found[name] = entry
+    return {name: entry for name, entry in found.items() if entry != {}}
+
+
+def build(values: Spec, method: Spec, recipe: str, recipe_method: Spec, fields: tuple[Field, ...]) -> Spec:
+    """The spec of a filled-in form, without what is at its default anyway."""
+    overrides = changes(method, recipe_method)
+    spec = {"recipe": recipe, **changes({**values, "recipe": recipe}, default_of(fields))}
+    order = ["name", "from", "student", "teacher", "task", "recipe"]
+    if overrides:
+        spec["method"] = overrides
+    kept = {name: entry for name, entry in spec.items() if entry not in (None, {})}
+    return {name: kept[name] for name in sorted(kept, key=lambda one: order.index(one) if one in order else len(order))}
+
+
+def as_json(spec: Spec) -> str:
+    """For reading, and for a file."""
+    return json.dumps(spec, indent=2)
+
+
+def as_curl(spec: Spec, url: str) -> str:
+    """The command that submits it over HTTP."""
+    return (
+        f"curl -sS {shlex.quote(url + '/v1/jobs')} \\\n"
+        '  -H "Authorization: Bearer $OPD_API_TOKEN" -H "Content-Type: application/json" \\\n'
+        f"  -d {shlex.quote(json.dumps(spec))}"
     )
-    # A task written out in full names both sources, one of them null.
-    for source in ("name", "dataset"):
-        if task.get(source, "") is None:
-            del task[source]
-    remaining = {key: value for key, value in rest.items() if value not in ({}, None)}
-    return Fields(**{**form.__dict__, "advanced": json.dumps(remaining, indent=2)})
 
 
-def spec(form: Fields) -> Spec:
-    """The spec of a filled-in form: ``advanced`` first, the inputs on top. Raises FormError."""
-    try:
-        built = json.loads(form.advanced) if form.advanced.strip() else {}
-    except json.JSONDecodeError as error:
-        raise FormError(f"Advanced JSON, line {error.lineno}: {error.msg}.") from error
-    if not isinstance(built, dict):
-        raise FormError("Advanced JSON must be an object: {...}.")
-    for section in ("student", "teacher", "task", "schedule", "optimizer"):
-        if not isinstance(built.setdefault(section, {}), dict):
-            raise FormError(f"Advanced JSON: {section} must be an object: {{...}}.")
-    built |= {"name": form.name.strip(), "recipe": form.recipe, "seed": form.seed}
-    built["student"]["model"] = form.student.strip()
-    built["teacher"]["model"] = form.teacher.strip()
-    built["schedule"]["steps"] = form.steps
-    built["optimizer"]["lr"] = form.lr
-    task = form.task.strip()
-    built["task"]["name" if task.startswith("demo/") else "dataset"] = task
-    return built
+def as_command(spec: Spec) -> str:
+    """The command that submits it from a terminal."""
+    return f"opd submit - <<'SPEC'\n{as_json(spec)}\nSPEC"

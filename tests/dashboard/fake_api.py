@@ -11,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.dashboard import fake_compare
+from opd_core.recipes import load
+from tests.dashboard import fake_compare, fake_fleet
 
 TOKEN = "fake-token"
 HOSTILE = "<img src=x onerror=window.__xss=1>"
@@ -44,7 +45,7 @@ RECIPES: list[Json] = [
         "evidence": "Published by several groups; strong on small tasks.",
         "differs": "",
         "fixed_point": "teacher",
-        "method": {},
+        "method": load("forward-kl").method.model_dump(mode="json"),
     },
     {
         "object": "recipe",
@@ -60,8 +61,9 @@ RECIPES: list[Json] = [
         "evidence": "Widely used at scale.",
         "differs": "",
         "fixed_point": "teacher",
-        "method": {},
+        "method": load("tml-opd").method.model_dump(mode="json"),
     },
+    load("gae-cr-opd").model_dump(mode="json") | {"object": "recipe"},
 ]
 
 
@@ -112,10 +114,7 @@ class World:
             "seed": 0,
         }
         started = status != "queued"
-        method = {
-            "objective": {"route": "direct" if recipe == "forward-kl" else "log_ratio"},
-            "routing": {"kind": "counterfactual" if recipe == "gae-cr-opd" else "plain"},
-        }
+        method = load(recipe).method.model_dump(mode="json")
         return {
             "object": "job",
             "id": job_id,
@@ -132,7 +131,8 @@ class World:
             "progress": {},
             "accuracy": {},
             "worker": "cpu0@node-1" if started else None,
-            "latest_checkpoint": None,
+            "latest_checkpoint": "ckpt_export" if status == "succeeded" else None,
+            "save_wanted": False,
             "error": None,
             "warnings": [],
             "metadata": {},
@@ -179,6 +179,14 @@ class World:
             return 200, page([{"object": "model", "id": name, "kind": "demo"} for name in names])
         if parts[0] == "tasks":
             return 200, page([{"object": "task", "name": "demo/word-problems", "summary": "Small sums in words."}])
+        if parts[0] == "schema":
+            return 200, fake_fleet.schema()
+        if parts[0] == "workers":
+            return 200, page(fake_fleet.workers(START.isoformat(), RUNNING))
+        if parts[0] == "queues":
+            return 200, page(fake_fleet.queues())
+        if parts[0] == "attempts":
+            return 200, page(fake_fleet.failures(START.isoformat(), FAILED, HOSTILE))
         if parts[0] == "compare":
             return self._compare(parts[1:], query)
         if parts[0] != "jobs" or parts[1] not in self.jobs:
@@ -210,11 +218,15 @@ class World:
     def _about(self, job: Json, rest: list[str], method: str, query: dict[str, str]) -> tuple[int, Json]:
         done, whole = self.steps.get(job["id"], 0), job["id"] == ROUTED
         match rest:
+            case [verb] if method == "POST":
+                if not fake_fleet.done_with(job, verb):
+                    raise Refused(409, "Not now", f"a job that is {job['status']} cannot {verb}")
+                return 202, job
+            case [] if method == "DELETE":
+                del self.jobs[job["id"]]
+                return 204, {}
             case []:
                 return 200, job
-            case ["cancel"] if method == "POST":
-                job["status"], job["desired_state"] = "cancelled", "cancelled"
-                return 202, job
             case ["metrics"]:
                 return 200, metrics(done, query.get("keys"), whole)
             case ["events"]:
@@ -329,8 +341,9 @@ def attempts(job: Json) -> list[Json]:
     """One start, if it was started."""
     if not job["attempt"]:
         return []
-    return [{"object": "attempt", "attempt": 1, "worker": job["worker"], "host": "node-1", "pid": 4711,
-             "started_at": START.isoformat(), "finished_at": job["finished_at"], "exit_code": None}]  # fmt: skip
+    return [{"object": "attempt", "job_id": job["id"], "attempt": 1, "worker": job["worker"], "host": "node-1",
+             "pid": 4711, "started_at": START.isoformat(), "finished_at": job["finished_at"],
+             "exit_code": None}]  # fmt: skip
 
 
 def checkpoints(job: Json) -> list[Json]:
@@ -478,7 +491,7 @@ class FakeApi:
                         status, answer = fake.world.answer(method, address.path.removeprefix("/v1"), query, body)
                 except Refused as refused:
                     status, answer = refused.status, refused.body
-                content = json.dumps(answer).encode()
+                content = b"" if status == 204 else json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(content)))
@@ -490,6 +503,9 @@ class FakeApi:
 
             def do_POST(self) -> None:
                 self._do("POST")
+
+            def do_DELETE(self) -> None:
+                self._do("DELETE")
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -42,38 +42,128 @@ def test_runs_lists_and_filters(app) -> None:
     assert "None of the 5 runs match." in texts(test)
 
 
-def test_submit_form_shows_the_recipe_and_validates(app, fake_api: FakeApi) -> None:
+def test_the_actions_of_a_run_are_asked_for_in_its_row(app, fake_api: FakeApi) -> None:
     test = app()
-    assert "Source\\: GKD, arXiv 2306\\.13649" in texts(test)
-    test.selectbox(key="new_recipe_0").select("tml-opd").run()
+    assert not [button for button in test.button if button.key == "action_pause"]
+    test.session_state["runs_chosen"] = RUNNING
+    test.run()
+    test.button(key="action_pause").click().run()
+    assert not test.exception
+    assert fake_api.world.jobs[RUNNING]["status"] == "paused"
+    test.button(key="action_resume").click().run()
+    assert fake_api.world.jobs[RUNNING]["status"] == "running"
+    test.button(key="action_save").click().run()
+    assert fake_api.world.jobs[RUNNING]["save_wanted"] is True
+
+
+def test_a_wish_that_is_refused_is_said_and_breaks_nothing(app, fake_api: FakeApi) -> None:
+    test = app("overview", job=RUNNING)
+    fake_api.world.jobs[RUNNING]["status"] = "finalizing"
+    test.button(key="action_pause").click().run()
+    assert not test.exception
+    assert test.toast[0].value.replace("\\", "") == "a job that is finalizing cannot pause"
+
+
+def test_delete_asks_first_and_takes_the_run_away(app, fake_api: FakeApi) -> None:
+    test = app("overview", job=DONE)
+    test.button(key="delete_yes").click().run()
+    assert not test.exception
+    assert DONE not in fake_api.world.jobs
+    assert "demo-forward-kl" not in list(test.dataframe[0].value["Run"])
+
+
+# --- a new run ----------------------------------------------------------------------------------------------------
+
+
+def test_the_gallery_leads_to_the_form(app) -> None:
+    test = app("new_run")
+    assert not test.exception
+    assert [button.key for button in test.button] == ["choose_forward-kl", "choose_tml-opd", "choose_gae-cr-opd"]
+    test.text_input(key="gallery_text").set_value("sampled thinking").run()
+    assert [button.key for button in test.button] == ["choose_tml-opd"]
+    test.button(key="choose_tml-opd").click().run()
+    assert test.query_params["recipe"] == "tml-opd"
     assert "L = -mean_t sg(r_t) log pi(y_t)" in [code.value for code in test.code]
-    test.number_input(key="new_lr_0").set_value(0.0)
+    test.number_input(key="new_recipe-tml-opd_seed").set_value(5)
+    test.button(key="new_another").click().run()
+    test.button(key="choose_forward-kl").click().run()
+    assert test.number_input(key="new_recipe-forward-kl_seed").value == 5
+    assert "There is no recipe nope" in texts(app("new_run", recipe="nope"))
+
+
+def test_the_form_shows_what_is_wrong_at_the_field(app, fake_api: FakeApi) -> None:
+    test = app("new_run", recipe="forward-kl")
+    assert "Source\\: GKD, arXiv 2306\\.13649" in texts(test)
+    test.number_input(key="new_recipe-forward-kl_optimizer.lr").set_value(0.0)
     test.button(key="new_validate").click().run()
-    assert test.error[0].value.startswith("**optimizer\\.lr** · ")
-    test.number_input(key="new_lr_0").set_value(0.001)
+    at_the_field, below = (error.value for error in test.error)
+    assert below == f"**optimizer\\.lr** · {at_the_field}"
+    test.number_input(key="new_recipe-forward-kl_optimizer.lr").set_value(0.001)
     test.button(key="new_validate").click().run()
     assert test.warning[0].value == "seed 0 is everyone's seed"
     assert not test.error
     assert fake_api.world.submitted == []
 
 
-def test_submit_jumps_to_the_run(app, fake_api: FakeApi) -> None:
-    test = app()
-    test.text_input(key="new_name_0").set_value("mine")
-    test.text_area(key="new_advanced_0").set_value(json.dumps({"rollout": {"prompts_per_step": 8}}))
+def test_submit_sends_what_the_page_shows_and_jumps_to_the_run(app, fake_api: FakeApi) -> None:
+    test = app("new_run", recipe="gae-cr-opd")
+    prefix = "new_recipe-gae-cr-opd"
+    test.text_input(key=f"{prefix}_name").set_value("mine")
+    test.number_input(key=f"{prefix}_method.credit.gamma").set_value(0.5)
+    test.selectbox(key=f"{prefix}_method.support.kind").select("full").run()
+    test.multiselect(key=f"{prefix}_method.gates").set_value(["window"]).run()
+    test.number_input(key=f"{prefix}_method.gates.window.stop").set_value(8).run()
+    shown = json.loads(next(code.value for code in test.code if code.value.startswith("{")))
     test.button(key="new_submit").click().run()
     assert not test.exception
     (spec,) = fake_api.world.submitted
-    assert (spec["name"], spec["rollout"]) == ("mine", {"prompts_per_step": 8})
+    assert spec == shown
+    assert spec["name"] == "mine"
+    assert spec["method"]["credit"] == {"gamma": 0.5}
+    assert spec["method"]["support"]["kind"] == "full"
+    (gate,) = spec["method"]["gates"]
+    assert (gate["kind"], gate["start"], gate["stop"]) == ("window", 0, 8)
+    assert set(spec["method"]) == {"credit", "support", "gates"}
     assert test.query_params["job"] == "job_0new0"
     assert "Waiting for a free worker" in test.get("progress")[0].text
 
 
-def test_form_starts_like_another_run(app) -> None:
-    test = app()
-    test.selectbox(key="new_start").select_index(2).run()
-    assert test.text_input(key="new_name_1").value == "demo-live"
-    assert test.selectbox(key="new_recipe_1").value == "tml-opd"
+def test_duplicate_and_fork_open_the_form(app, fake_api: FakeApi) -> None:
+    test = app("overview", job=ROUTED)
+    test.button(key="action_duplicate").click().run()
+    assert test.text_input(key=f"new_like-{ROUTED}_name").value == "demo-gae-cr"
+    fork = app("overview", job=ROUTED)
+    fork.button(key="action_fork").click().run()
+    assert fork.query_params == {"fork": ROUTED, "checkpoint": "ckpt_export"}
+    fork = app("new_run", fork=ROUTED, checkpoint="ckpt_export")  # AppTest itself stays on the page that it left
+    fork.button(key="new_submit").click().run()
+    assert not fork.exception
+    (spec,) = fake_api.world.submitted
+    assert spec["from"] == {"job": ROUTED, "checkpoint": "ckpt_export"}
+    assert (spec["name"], "method" in spec) == ("demo-gae-cr-fork", False)
+
+
+# --- the fleet ----------------------------------------------------------------------------------------------------
+
+
+def test_the_fleet_and_what_to_do_about_it(app) -> None:
+    test = app("fleet")
+    assert not test.exception
+    assert [next(iter(frame.value.iloc[:, 0])) for frame in test.dataframe][:2] == ["cpu0@node-1", "cpu"]
+    assert "Nobody serves **gpu**, and 2 wait in it" in texts(test)
+    assert "celery -A worker.app worker -c 1 -Q gpu" in [code.value for code in test.code]
+    assert HOSTILE not in markdown_of(test)
+
+
+def test_an_empty_fleet_says_what_to_do(app, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.dashboard import fake_fleet
+
+    for name in ("workers", "queues", "failures"):
+        monkeypatch.setattr(fake_fleet, name, lambda *_: [])
+    test = app("fleet")
+    assert "opd up" in texts(test)
+    assert "celery -A worker.app worker -c 1 -Q cpu" in [code.value for code in test.code]
+    assert "None: every start so far ended as its user or operator wanted." in texts(test)
 
 
 # --- one run ------------------------------------------------------------------------------------------------------

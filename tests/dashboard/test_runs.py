@@ -43,8 +43,10 @@ def test_search_and_status(jobs: dict[str, Job]) -> None:
 
 
 def test_table(jobs: dict[str, Job]) -> None:
-    table = shape.table(list(jobs.values()), {DONE: [0.2, 0.9]}, START + timedelta(minutes=5))
+    table = shape.table(list(jobs.values()), {DONE: [0.2, 0.9]}, {DONE: 2e12}, START + timedelta(minutes=5))
+    assert table[table["Run"] == "sweep-03"].iloc[0]["Tokens"] == "–"
     row = table[table["Run"] == "demo-forward-kl"].iloc[0]
+    assert (row["Gap closed"], row["Tokens"], row["Compute"]) == ("96 %", "61.2 k / 61.2 k", "2 TFLOP")
     assert (row["Status"], row["Progress"], row["Trend"], row["Age"]) == (["succeeded"], 100.0, [0.2, 0.9], "5 min")
 
 
