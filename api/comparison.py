@@ -84,7 +84,9 @@ def differences(specs: Mapping[str, Mapping[str, Any]]) -> list[s.Difference]:
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Leaves by dotted path; an empty list or mapping is a leaf."""
+    """Leaves by dotted path; an empty list or mapping is a leaf. A null says no more than a field that is not there:
+    specs from before a field was added lack it.
+    """
     entries: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, dict):
         entries = value.items()
@@ -92,7 +94,8 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
         entries = enumerate(value)
     flat: dict[str, Any] = {}
     for key, entry in entries:
-        flat |= _flat(entry, f"{path}.{key}" if path else str(key))
+        if entry is not None:
+            flat |= _flat(entry, f"{path}.{key}" if path else str(key))
     return flat or {path: value}
 
 

@@ -63,7 +63,7 @@ class Difference(Schema):
     """A field of the resolved specs that is not the same in all arms."""
 
     path: str = Field(examples=["method.credit.estimator"])
-    values: dict[str, Any] = Field(description="By arm; an arm without the field is not listed.")
+    values: dict[str, Any] = Field(description="By arm; an arm without the field, or with null in it, is not listed.")
 
 
 class Comparison(Schema):

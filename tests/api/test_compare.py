@@ -1,9 +1,13 @@
 """Runs side by side: arms, the equal budget by hand, what differs, shared problems, and what is refused."""
 
+from dataclasses import replace
+
 import pytest
 
 from api import comparison
+from opd_core.recipes import resolve
 from opd_core.runs import records
+from opd_core.spec import JobSpec
 from tests.api.conftest import SPEC
 from tests.api.test_jobs import problem_of
 from tests.runs.test_records import row
@@ -118,6 +122,24 @@ def test_runs_that_have_not_begun_are_shown_with_nothing(http, train):
     nothing = compared(http, waiting, train({"seed": 4}, {}, 1))
     assert nothing["budget"] is None
     assert nothing["arms"][0]["accuracy_after"] is None
+
+
+def test_a_spec_from_before_a_field_was_added_is_no_other_arm(store):
+    spec = resolve(JobSpec.model_validate(SPEC))
+    new = store.create_job(spec, spec)
+    older = {key: value for key, value in new.resolved_spec.items() if value is not None}
+    assert older != new.resolved_spec
+    found = comparison.compare([(new, []), (replace(new, id="job_old", resolved_spec=older), [])], "step")
+    assert [arm.n for arm in found.arms] == [2]
+    assert found.differences == []
+
+
+def test_an_empty_field_and_a_null_are_told_apart_from_a_value():
+    flat = {
+        key: comparison._flat(spec) for key, spec in {"A": {"a": {"b": [], "c": None}}, "B": {"a": {"c": 0}}}.items()
+    }
+    assert flat == {"A": {"a.b": []}, "B": {"a.c": 0}}
+    assert [(one.path, one.values) for one in comparison.differences(flat)] == [("a.b", {"A": []}), ("a.c", {"B": 0})]
 
 
 def test_series_are_thinned_but_keep_the_evaluations(http, train):

@@ -35,7 +35,7 @@ def run(home: Path, monkeypatch: pytest.MonkeyPatch):
     [
         [],
         *([name] for name in ("up", "demo", "submit", "watch", "jobs", "cancel", "pause", "resume", "save", "fork")),
-        *([name] for name in ("delete", "train", "recipes", "version")),
+        *([name] for name in ("delete", "export", "train", "recipes", "version")),
     ],
 )
 def test_every_command_explains_itself(run, command: list[str]) -> None:
@@ -115,7 +115,8 @@ def test_bad_override_is_one_sentence(run) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [("jobs",), ("watch", "job_1"), ("pause", "job_1"), ("delete", "job_1"), ("submit", "-")]
+    "command",
+    [("jobs",), ("watch", "job_1"), ("pause", "job_1"), ("delete", "job_1"), ("export", "job_1"), ("submit", "-")],
 )
 def test_no_service_is_one_sentence(run, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]) -> None:
     monkeypatch.setenv("OPD_API_URL", "http://127.0.0.1:9")
