@@ -238,6 +238,13 @@ class Client:
         span = {"from_step": from_step, "to_step": to_step, "rows": rows, "columns": columns}
         return self._get(s.Gates, f"/v1/jobs/{id}/heatmaps/gates", gate=gate, **span)
 
+    def suppressed(
+        self, id: str, token: int, from_step: int | None = None, to_step: int | None = None, limit: int | None = None
+    ) -> s.Occurrences:
+        """Where a token was written and suppressed: step, sequence and position."""
+        span = {"from_step": from_step, "to_step": to_step, "limit": limit}
+        return self._get(s.Occurrences, f"/v1/jobs/{id}/tokens/{token}/suppressed", **span)
+
     def health(self, id: str) -> s.Health:
         """The diagnostics A1 to A11 as lights, with their values over time."""
         return self._get(s.Health, f"/v1/jobs/{id}/health")

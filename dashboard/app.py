@@ -55,6 +55,18 @@ routing = st.Page(
     icon=":material/alt_route:",
     help="Where the probability of suppressed tokens went: predicted and realised.",
 )
+what_if = st.Page(
+    "app_pages/what_if.py",
+    title="What if",
+    icon=":material/fork_right:",
+    help="A recorded step planned again under another method, beside what it was trained with.",
+)
+probe = st.Page(
+    "app_pages/probe.py",
+    title="Probe",
+    icon=":material/science:",
+    help="What the student does with a prompt of yours, and what teacher and method make of it.",
+)
 compare = st.Page(
     "app_pages/compare.py",
     title="Compare",
@@ -69,7 +81,9 @@ fleet = st.Page(
     help="Workers and what runs where, queues and what waits, starts that ended badly.",
 )
 
-page = st.navigation([runs, new_run, overview, tokens, returns, gates, routing, compare, fleet], position="top")
+page = st.navigation(
+    [runs, new_run, overview, tokens, returns, gates, routing, what_if, probe, compare, fleet], position="top"
+)
 if page == runs and "job" in st.query_params:
     # /?job=ID is the short link of a run.
     st.switch_page(overview, query_params=st.query_params.to_dict())

@@ -25,8 +25,10 @@ from api.schemas import (
     Heatmap,
     Job,
     Metrics,
+    Occurrences,
     Page,
     Profile,
+    Question,
     Queue,
     Recipe,
     Report,
@@ -195,6 +197,12 @@ def gates(job_id: str, gate: str | None, from_step: int, to_step: int) -> Gates:
     return _call(lambda api: api.gates(_checked(job_id), gate, from_step, to_step))
 
 
+@st.cache_data(ttl=RECORDS_S, max_entries=60, show_spinner=False)
+def suppressed(job_id: str, token: int, from_step: int, to_step: int) -> Occurrences:
+    """Where a token was written and suppressed."""
+    return _call(lambda api: api.suppressed(_checked(job_id), token, from_step, to_step))
+
+
 @st.cache_data(ttl=SUMMARY_S, max_entries=60, show_spinner=False)
 def health(job_id: str) -> Health:
     """The diagnostics of a run as lights."""
@@ -315,6 +323,24 @@ def delete(job_id: str) -> None:
     """Remove a run that is over, with all that it left."""
     _call(lambda api: api.delete(_checked(job_id)))
     forget()
+
+
+def replan(job_id: str, step: int, n: int, recipe: str | None, method: dict[str, Any]) -> Question:
+    """Ask what a recorded sequence would have been under another method."""
+    return _call(lambda api: api.replan(_checked(job_id), step, recipe=recipe, method=method, sequences=[n]))
+
+
+def probe(job_id: str, prompt: str, *, temperature: float, seed: int, checkpoint: str | None) -> Question:
+    """Ask what the run's student does with a prompt."""
+    return _call(
+        lambda api: api.probe(_checked(job_id), prompt, temperature=temperature, seed=seed, checkpoint=checkpoint)
+    )
+
+
+@st.cache_data(ttl=LIVE_S, max_entries=50, show_spinner=False)
+def question(job_id: str, question_id: str) -> Question:
+    """A question, with its result once it is answered."""
+    return _call(lambda api: api.question(_checked(job_id), _checked(question_id)))
 
 
 def api_url() -> str:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query
 
 from api import schemas as s
 from api import tokens
-from api.heatmaps import gates, profile, routing
+from api.heatmaps import gates, occurrences, profile, routing
 from api.problems import ProblemError, responses
 from api.recorded import Records
 from api.routers.parameters import MAX_INT, JobDep, Step
@@ -137,6 +137,23 @@ def read_routing(
     """
     found = records.many(from_step, to_step, routing.COLUMNS)
     return routing.routing(found, services.vocabulary(job.id), rows, columns)
+
+
+@router.get(
+    "/tokens/{token}/suppressed",
+    response_model=s.Occurrences,
+    summary="Find where a token was suppressed",
+    responses=responses(404, 422),
+)
+def read_suppressed(
+    records: RecordsDep,
+    token: Annotated[int, Path(ge=0, le=MAX_INT, description="Id in the vocabulary.")],
+    from_step: FromStep = 0,
+    to_step: ToStep = MAX_INT,
+    limit: Annotated[int, Query(ge=1, le=100, description="Places, most negative log-ratio first.")] = 20,
+) -> s.Occurrences:
+    """From a row of the routing heatmap to the sequences behind it."""
+    return occurrences.occurrences(records.many(from_step, to_step, occurrences.COLUMNS), token, limit)
 
 
 def _profile(records: Records, field: str, first: int, last: int, rows: int, columns: int) -> s.Profile:

@@ -53,6 +53,8 @@ from api.schemas.telemetry import Heatmap as Heatmap
 from api.schemas.telemetry import HeatmapColumn as HeatmapColumn
 from api.schemas.telemetry import HeatmapRow as HeatmapRow
 from api.schemas.telemetry import Metrics as Metrics
+from api.schemas.telemetry import Occurrence as Occurrence
+from api.schemas.telemetry import Occurrences as Occurrences
 from api.schemas.telemetry import ProbeEntry as ProbeEntry
 from api.schemas.telemetry import Profile as Profile
 from api.schemas.telemetry import RouteBalance as RouteBalance

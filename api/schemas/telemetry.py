@@ -213,3 +213,23 @@ class Gates(Schema):
     summary: GateSummary
     steps_read: int = Field(description="Recorded steps that the summary looked at.")
     steps_recorded: int = Field(description="Recorded steps in the range.")
+
+
+class Occurrence(Schema):
+    """A place where a token was written."""
+
+    step: int
+    sequence: int = Field(description="``n`` of the sequence within its step.")
+    pos: int
+    log_ratio: float | None
+    coefficient: float | None
+    probed: bool = Field(description="Whether the state was probed, so that its realised change is known.")
+
+
+class Occurrences(Schema):
+    """Places where one token was suppressed, the most negative log-ratio first."""
+
+    object: Literal["occurrences"] = "occurrences"
+    token: int
+    total: int = Field(description="How many there are among the recorded tokens that were looked at.")
+    data: list[Occurrence]

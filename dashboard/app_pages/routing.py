@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from api.schemas import RouteBalance
+from api.schemas import Heatmap, RouteBalance
 from dashboard import data
 from dashboard.components import charts, live, selection
 from dashboard.components.run_header import chosen_run, status_badge
 from dashboard.shaping import routing as shape
+from dashboard.shaping.text import escape_markdown, visible
 
 REFRESH_S = 3.0
 
@@ -31,37 +32,22 @@ def view() -> None:
     heatmap = data.routing(job.id, first, last, shape.ROW_LIMIT, shape.COLUMN_LIMIT)
     explain(first, last, heatmap.states)
     balance(heatmap.balance)
+    landing(first, last)
     if not heatmap.rows:
         st.info(
             "No suppressed token was probed in these steps. Choose a wider range, or raise telemetry.probe_states.",
             icon=":material/alt_route:",
         )
         return
-    used, sent = shape.change_scale(heatmap), shape.sent_scale(heatmap)
-    panels = [("predicted", "Predicted by the plan", used), ("realised", "Realised by the network", used)]
-    if heatmap.routed is not None:
-        panels.insert(0, ("routed", "Sent by the plan", sent))
-    for column, (which, title, scale) in zip(st.columns(len(panels)), panels, strict=True):
-        with column:
-            st.markdown(f"**{title}**")
-            st.echarts_chart(
-                shape.option(heatmap, which, scale, theme=charts.theme()),
-                height=170 + 22 * len(heatmap.rows),
-                key=f"routing_{which}",
-                alt=f"{title}: means for {len(heatmap.columns)} destination tokens of "
-                f"{len(heatmap.rows)} suppressed tokens, steps {first} to {last}",
-            )
-    cosine = shape.agreement(heatmap)
-    agree = "" if cosine is None else f" Cosine between the two: {cosine:.2f}."
-    units = "" if heatmap.routed is None else " What was sent is in nats per suppressed token, on a scale of its own."
-    st.caption(
-        f"Predicted and realised share one scale, ±{used.limit:.2g}, centred at 0: red lost probability, blue gained."
-        f" {used.clamped} of the cells lie beyond it and are clamped.{agree}{units}"
-    )
+    source, differs = choose_view(heatmap)
+    shown = heatmap if source is None else shape.narrowed(heatmap, source)
+    heatmaps(shown, differs=differs, first=first, last=last)
+    if source is not None:
+        places(source, first, last)
     st.markdown("**Largest moves**")
     number = st.column_config.NumberColumn(format="%+.6f")
     st.dataframe(
-        shape.moves(heatmap),
+        shape.moves(shown),
         hide_index=True,
         height=320,
         key="moves",
@@ -73,6 +59,97 @@ def view() -> None:
             "realised": number,
         },
     )
+
+
+def choose_view(heatmap: Heatmap) -> tuple[int | None, bool]:
+    """One suppressed token or all of them; and whether to show the difference beside the two."""
+    chooser, toggle = st.columns([3, 2], vertical_alignment="bottom")
+    known = {row.id: row for row in heatmap.rows}
+    wanted = selection.number("source")
+    st.session_state["routing_source"] = wanted if wanted in known else None
+    chooser.selectbox(
+        "Suppressed token",
+        list(known),
+        index=None,
+        placeholder="All suppressed tokens; choose one to see its destinations and where it was written",
+        format_func=lambda one: escape_markdown(f"{visible(known[one].text)}  (probed {known[one].count} times)"),
+        key="routing_source",
+        label_visibility="collapsed",
+        on_change=lambda: selection.choose(source=st.session_state["routing_source"]),
+    )
+    st.session_state["routing_difference"] = selection.text("difference") == "1"
+    toggle.toggle(
+        "Difference of realised and predicted",
+        key="routing_difference",
+        help="What the updates of other states did here: interference.",
+        on_change=lambda: selection.choose(difference=1 if st.session_state["routing_difference"] else None),
+    )
+    return st.session_state["routing_source"], st.session_state["routing_difference"]
+
+
+def heatmaps(heatmap: Heatmap, *, differs: bool, first: int, last: int) -> None:
+    """What was sent, predicted and realised, side by side."""
+    used, sent = shape.change_scale(heatmap), shape.sent_scale(heatmap)
+    panels = [
+        ("predicted", "Predicted by the plan", heatmap, used),
+        ("realised", "Realised by the network", heatmap, used),
+    ]
+    if heatmap.routed is not None:
+        panels.insert(0, ("routed", "Sent by the plan", heatmap, sent))
+    if differs:
+        panels.append(("realised", "Realised − predicted", shape.difference(heatmap), used))
+    for i, (column, (which, title, of, scale)) in enumerate(zip(st.columns(len(panels)), panels, strict=True)):
+        with column:
+            st.markdown(f"**{title}**")
+            st.echarts_chart(
+                shape.option(of, which, scale, theme=charts.theme()),
+                height=170 + 22 * len(heatmap.rows),
+                key=f"routing_{which}_{i}",
+                alt=f"{title}: means for {len(heatmap.columns)} destination tokens of "
+                f"{len(heatmap.rows)} suppressed tokens, steps {first} to {last}",
+            )
+    cosine = shape.agreement(heatmap)
+    agree = "" if cosine is None else f" Cosine between the two: {cosine:.2f}."
+    units = "" if heatmap.routed is None else " What was sent is in nats per suppressed token, on a scale of its own."
+    st.caption(
+        f"Predicted and realised share one scale, ±{used.limit:.2g}, centred at 0: red lost probability, blue gained."
+        f" {used.clamped} of the cells lie beyond it and are clamped.{agree}{units}"
+    )
+
+
+def places(source: int, first: int, last: int) -> None:
+    """The sequences behind a row."""
+    found = data.suppressed(job.id, source, first, last)
+    st.markdown(f"**Where it was written and suppressed** :gray[{found.total:,} recorded places, the loudest first]")
+    if not found.data:
+        return
+    st.dataframe(
+        shape.places(found, job.id),
+        hide_index=True,
+        height="content" if len(found.data) < 9 else 320,
+        key="places",
+        alt="Places where the chosen token was suppressed",
+        column_config={
+            "place": st.column_config.LinkColumn("", display_text="open", width=60),
+            "log-ratio": st.column_config.NumberColumn(format="%+.3f"),
+            "coefficient": st.column_config.NumberColumn(format="%+.3f"),
+        },
+    )
+
+
+def landing(first: int, last: int) -> None:
+    """Whom the released mass went to, beside what softmax alone would have done."""
+    table = shape.landing(data.metrics(job.id), first, last)
+    if table is None:
+        return
+    st.markdown("**Who got what suppressed tokens lost** :gray[% of all gains at the probed states]")
+    st.echarts_chart(
+        shape.landing_option(table),
+        height=170,
+        key="routing_landing",
+        alt="Shares of released probability by who received it: realised, predicted and by softmax alone",
+    )
+    st.caption("  \n".join(f"**{name}**: {meaning}" for _, name, meaning in shape.LANDINGS))
 
 
 def choose_range(steps: list[int]) -> tuple[int, int]:

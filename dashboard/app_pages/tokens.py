@@ -11,7 +11,15 @@ from dashboard.components.run_header import chosen_run, status_badge
 from dashboard.components.token_strip import token_strip
 from dashboard.shaping import fields
 from dashboard.shaping import tokens as shape
+from dashboard.shaping.colors import Scale
 from dashboard.shaping.text import escape_markdown, readable, visible
+
+JUMPS = 10
+KEYS = (
+    "Keys, after a click on the strip: ← → token, Home End, X next extreme (shift: back), ↑ ↓ sequence, "
+    "Page↑ Page↓ step, space play and pause."
+)
+_PLAYING, _SWITCHED = "tokens_playing", "tokens_switched"
 
 job = chosen_run()
 running = not job.terminal
@@ -21,6 +29,8 @@ def view() -> None:
     """The whole page below the header."""
     now = live.refreshed(job)
     steps = data.steps(job.id)
+    if playing():
+        advance(steps)
     step = shape.nearest(steps, selection.number("step"))
     if step is None:
         status_badge(now)
@@ -42,26 +52,43 @@ def view() -> None:
     sequence = data.sequence(job.id, step, n)
     compared = [data.sequence(job.id, step, one) for one in list(known)[: data.SCALE_SEQUENCES]]
     offered = fields.offered([sequence, *compared])
-    field = choose_sequence_and_color(known, n, offered)
+    choose_sequence(known, n)
+    field, second = choose_colors(offered)
     used = fields.field_scale(field, compared)
     if not sequence.tokens:
         texts(sequence)
         st.caption("The student wrote nothing here.")
         return
-    position = min(selection.number("token") or 0, len(sequence.tokens) - 1)
+    # Until someone chooses: the token with the most to tell.
+    position = selection.number("token")
+    if position is None:
+        position = next(iter(shape.extremes(sequence, fields.LOG_RATIO)), 0)
+    position = min(position, len(sequence.tokens) - 1)
 
     left, right = st.columns([2, 5])
     with left:
         texts(sequence)
     with right:
         token_strip(
-            shape.strip(sequence, field, used, offered.values(), place=shape.place(job.id, step, n), selected=position),
+            shape.strip(
+                sequence,
+                field,
+                used,
+                offered.values(),
+                place=shape.place(job.id, step, n),
+                selected=position,
+                second=None if second is None else (second, fields.field_scale(second, compared)),
+            ),
             key="strip",
             on_pick=picked,
+            on_move=moved,
         )
         st.caption(escape_markdown(fields.scale_note(field, used)))
+        st.caption(KEYS)
+        other_step(steps, step, n, field, used, offered)
         st.caption("The same as plain text")
         st.code(readable(sequence.completion), language=None, wrap_lines=True)
+    jump(sequence, field)
     detail(sequence.tokens[position])
 
 
@@ -71,12 +98,53 @@ def picked(place: str, position: int) -> None:
         selection.choose(step=where[0], seq=where[1], token=position)
 
 
+def moved(place: str, what: str, by: int) -> None:
+    """A key that leaves the strip: to the next sequence or step, or play and pause."""
+    where = shape.read_place(place, job.id)
+    if what == "play":
+        play(not playing())
+    elif where is not None and what == "sequence":
+        known = [summary.n for summary in data.sequences(job.id, where[0])]
+        if (target := shape.neighbour(known, where[1], by)) is not None:
+            selection.choose(step=where[0], seq=target, token=None)
+    elif where is not None and (target := shape.neighbour(data.steps(job.id), where[0], by)) is not None:
+        selection.choose(step=target)
+
+
+def playing() -> bool:
+    """Whether the page goes through the steps by itself."""
+    return bool(st.session_state.get(_PLAYING))
+
+
+def play(on: bool) -> None:
+    """Start at the selected step, or at the first one when the last is shown."""
+    st.session_state[_PLAYING] = on
+    steps = data.steps(job.id)
+    if on and selection.number("step") in (None, *steps[-1:]):
+        selection.choose(step=next(iter(steps), None))
+    st.session_state[_SWITCHED] = True  # the panel's clock is set when the page is drawn
+
+
+def advance(steps: list[int]) -> None:
+    """One step on, at most once a tick; at the end a running job is followed, a finished one stops."""
+    current = shape.nearest(steps, selection.number("step"))
+    target = None if current is None else shape.neighbour(steps, current, 1)
+    if target is not None:
+        selection.choose(step=target)
+        return
+    st.session_state[_PLAYING] = False
+    if running:
+        selection.choose(step=None)
+    else:
+        st.session_state[_SWITCHED] = True
+
+
 def choose_step(steps: list[int], step: int) -> None:
-    """The step slider, and the way back to the newest step."""
+    """The step slider, play and pause, and the way back to the newest step."""
     pinned = selection.number("step") is not None
-    slider, follow = st.columns([6, 1], vertical_alignment="bottom") if running else (st.container(), None)
+    slider, player, follow = st.columns([7, 1, 1], vertical_alignment="bottom")
     if len(steps) > 1:
-        key = selection.slider_key("tokens_step", step, moves=running and not pinned)
+        key = selection.slider_key("tokens_step", step, moves=playing() or (running and not pinned))
         st.session_state[key] = step
         slider.select_slider(
             "Step",
@@ -84,17 +152,24 @@ def choose_step(steps: list[int], step: int) -> None:
             key=key,
             on_change=lambda: selection.choose(step=st.session_state[key]),
         )
+        player.button(
+            "Pause" if playing() else "Play",
+            key="tokens_play",
+            icon=":material/pause:" if playing() else ":material/play_arrow:",
+            help="Go through the recorded steps, one a second.",
+            on_click=lambda: play(not playing()),
+        )
     else:
         slider.caption(f"Step {step}")
-    if follow is not None and pinned:
+    if running and pinned and not playing():
         follow.button(
             "Follow live",
             key="tokens_follow",
-            icon=":material/play_arrow:",
+            icon=":material/sensors:",
             help="Show the newest recorded step again, and the ones to come.",
             on_click=lambda: selection.choose(step=None),
         )
-    elif follow is not None:
+    elif running and not playing():
         follow.badge(
             "live",
             icon=":material/sensors:",
@@ -103,20 +178,23 @@ def choose_step(steps: list[int], step: int) -> None:
         )
 
 
-def choose_sequence_and_color(
-    known: dict[int, SequenceSummary], n: int, offered: dict[str, fields.Field]
-) -> fields.Field:
-    """Which sequence, and which number colours it."""
-    picker, colors = st.columns([2, 5])
+def choose_sequence(known: dict[int, SequenceSummary], n: int) -> None:
+    """Which of the step's recorded sequences."""
     st.session_state["tokens_seq"] = n
-    picker.selectbox(
+    st.selectbox(
         "Sequence",
         list(known),
         format_func=lambda one: shape.sequence_label(known[one]),
         key="tokens_seq",
         on_change=lambda: selection.choose(seq=st.session_state["tokens_seq"], token=None),
     )
+
+
+def choose_colors(offered: dict[str, fields.Field]) -> tuple[fields.Field, fields.Field | None]:
+    """Which number colours the tokens, and which one, if any, the bar below them."""
+    colors, bars = st.columns([6, 1], vertical_alignment="bottom")
     field = offered.get(selection.text("color") or "", fields.LOG_RATIO)
+    second = offered.get(selection.text("second") or "")
     st.session_state["tokens_color"] = field.key
     colors.pills(
         "Colour",
@@ -127,7 +205,77 @@ def choose_sequence_and_color(
         wrap=True,  # a run may offer fifteen
         on_change=lambda: selection.choose(color=st.session_state["tokens_color"]),
     )
-    return field
+    st.session_state["tokens_second"] = second.key if second else ""
+    bars.selectbox(
+        "Bar below",
+        ["", *offered],
+        format_func=lambda key: escape_markdown(offered[key].label) if key else "none",
+        key="tokens_second",
+        help="A second number beside the colour, as a bar below each token.",
+        on_change=lambda: selection.choose(second=st.session_state["tokens_second"] or None),
+    )
+    return field, second
+
+
+def other_step(
+    steps: list[int], step: int, n: int, field: fields.Field, used: Scale, offered: dict[str, fields.Field]
+) -> None:
+    """The same place at another step, on the same scale."""
+    if len(steps) < 2:
+        return
+    wanted = selection.number("other")
+    st.session_state["tokens_other"] = wanted if wanted in steps else None
+    st.selectbox(
+        "Beside another step",
+        steps,
+        key="tokens_other",
+        index=None,
+        placeholder="Compare with another step",
+        label_visibility="collapsed",
+        on_change=lambda: selection.choose(other=st.session_state["tokens_other"]),
+    )
+    if wanted not in steps:
+        return
+    known = [summary.n for summary in data.sequences(job.id, wanted)]
+    if not known:
+        return
+    there = n if n in known else known[0]
+    token_strip(
+        shape.strip(
+            data.sequence(job.id, wanted, there),
+            field,
+            used,
+            offered.values(),
+            place=shape.place(job.id, wanted, there),
+            selected=-1,
+        ),
+        key="strip_other",
+        on_pick=picked,
+        on_move=moved,
+    )
+    st.caption(f"Step {wanted}, sequence {there}, on the scale of step {step}. A click goes there.")
+
+
+def jump(sequence: Sequence, field: fields.Field) -> None:
+    """Straight to the tokens with the largest values."""
+    found = shape.extremes(sequence, field)[:JUMPS]
+    if not found:
+        return
+    tokens = {pos: sequence.tokens[pos] for pos in found}
+    st.session_state["tokens_jump"] = None
+
+    def jumped() -> None:
+        if (target := st.session_state["tokens_jump"]) is not None:
+            selection.choose(step=sequence.step, seq=sequence.n, token=target)
+
+    st.pills(
+        f"Most extreme by {escape_markdown(field.label)}",
+        found,
+        format_func=lambda pos: escape_markdown(f"{pos} {visible(tokens[pos].text)} {field.read(tokens[pos]):+.2f}"),
+        key="tokens_jump",
+        wrap=True,
+        on_change=jumped,
+    )
 
 
 def texts(sequence: Sequence) -> None:
@@ -157,11 +305,14 @@ def detail(token: Token) -> None:
             "This recipe takes the direct route: the teacher's whole distribution pulls at the student's, scaled by "
             "the gate. No coefficient rests on the sampled token; read the two columns below."
         )
+    compared = shape.compared(token, job)
     student, teacher = st.columns(2)
     with student:
-        top(token, "student", "The student's favourites")
+        top(token, "student", "The student's favourites", compared)
     with teacher:
-        top(token, "teacher", "The teacher's favourites")
+        top(token, "teacher", "The teacher's favourites", compared)
+    if compared is not None:
+        st.caption(f"The method's support compares {len(compared.ids)} tokens here; what it left out says so.")
 
     route, probe = shape.route_table(token), shape.probe_table(token)
     left, right = st.columns(2)
@@ -210,11 +361,11 @@ def numbers(links: list[shape.Link]) -> None:
             st.metric(escape_markdown(link.label), link.value, help=escape_markdown(link.meaning), border=True)
 
 
-def top(token: Token, who: str, title: str) -> None:
+def top(token: Token, who: str, title: str, compared: shape.Compared | None) -> None:
     """One model's most probable tokens, with the other model's opinion of them."""
     st.markdown(f"**{title}**")
     st.dataframe(
-        shape.top_table(token, who),
+        shape.top_table(token, who, compared),
         hide_index=True,
         key=f"top_{who}",
         alt=f"{title} at the selected token",
@@ -222,8 +373,21 @@ def top(token: Token, who: str, title: str) -> None:
             "token": st.column_config.TextColumn("token"),
             "student": st.column_config.ProgressColumn("student p", min_value=0.0, max_value=1.0, format="percent"),
             "teacher": st.column_config.ProgressColumn("teacher p", min_value=0.0, max_value=1.0, format="percent"),
+            "force": st.column_config.NumberColumn(
+                "force",
+                format="%+.4f",
+                help="What the plan pushes this token's logit with: its share of a - (sum a) π.",
+            ),
         },
     )
 
 
-live.panel(view, every=live.tick(job))
+def panel() -> None:
+    """The page, drawn anew as a whole when playing begins or ends: a panel's clock cannot change by itself."""
+    if st.session_state.pop(_SWITCHED, False):
+        st.rerun(scope="app")
+    view()
+
+
+st.session_state.pop(_SWITCHED, None)
+live.panel(panel, every=live.TICK_S if playing() else live.tick(job))

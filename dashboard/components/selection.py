@@ -8,7 +8,23 @@ from __future__ import annotations
 
 import streamlit as st
 
-KEYS = ("job", "step", "seq", "token", "color", "from", "to")
+KEYS = (
+    "job",
+    "step",
+    "seq",
+    "token",
+    "color",
+    "second",
+    "other",
+    "from",
+    "to",
+    "quantity",
+    "gate",
+    "whatif",
+    "probe",
+    "source",
+    "difference",
+)
 _MEMORY = "selection"
 
 

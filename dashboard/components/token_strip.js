@@ -18,6 +18,7 @@ function mount(parentElement) {
     strip: parentElement.querySelector(".strip"),
     card: parentElement.querySelector(".card"),
     legend: parentElement.querySelector(".legend"),
+    barLegend: parentElement.querySelector(".legend.bar"),
     tokens: [],
     identity: null,
     colors: null,
@@ -48,6 +49,19 @@ function mount(parentElement) {
     // On a live run the next step may be drawn before this is sent: the pick says what it was made on.
     const pick = { pos: state.selected, place: state.data.place };
     state.timer = setTimeout(() => state.send(pick), SETTLE_MS);
+  };
+
+  state.move = (what, by) => {
+    state.send({ move: what, by, place: state.data.place, at: Date.now() });
+  };
+
+  // From the selected token on through the list of extremes, round and round.
+  state.nextExtreme = (by) => {
+    const list = state.data.extremes ?? [];
+    if (!list.length) return null;
+    const at = list.indexOf(state.selected);
+    if (at < 0) return list[by > 0 ? 0 : list.length - 1];
+    return list[(at + by + list.length) % list.length];
   };
 
   state.showCard = (index) => {
@@ -95,15 +109,22 @@ function mount(parentElement) {
     state.card.hidden = true;
   };
   state.strip.onkeydown = (event) => {
-    const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const tokens = { ArrowRight: 1, ArrowLeft: -1 };
+    const moves = {
+      ArrowDown: ["sequence", 1], ArrowUp: ["sequence", -1],
+      PageDown: ["step", 1], PageUp: ["step", -1], " ": ["play", 1],
+    };
     let target = null;
-    if (event.key in steps) target = state.selected + steps[event.key];
+    if (event.key in tokens) target = state.selected + tokens[event.key];
     if (event.key === "Home") target = 0;
     if (event.key === "End") target = state.tokens.length - 1;
-    if (target === null) return;
+    if (event.key === "x" || event.key === "X") target = state.nextExtreme(event.key === "x" ? 1 : -1);
+    if (target === null && !(event.key in moves)) return;
     event.preventDefault();
     event.stopPropagation();
-    state.choose(target);
+    if (target !== null) state.choose(target);
+    else state.move(...moves[event.key]);
   };
   return state;
 }
@@ -128,6 +149,10 @@ function rebuild(state) {
   state.strip.replaceChildren(...pieces);
 }
 
+function gradient(palette) {
+  return `linear-gradient(to right, ${palette.map((colors) => colors[0]).join(", ")})`;
+}
+
 function paint(state, theme) {
   const palette = PALETTES[theme][state.data.palette];
   state.data.tokens.forEach((token, i) => {
@@ -135,8 +160,21 @@ function paint(state, theme) {
     state.tokens[i].style.background = colors ? colors[0] : "transparent";
     state.tokens[i].style.color = colors ? colors[1] : "inherit";
   });
-  const ramp = palette.map((colors) => colors[0]).join(", ");
-  state.legend.querySelector(".ramp").style.background = `linear-gradient(to right, ${ramp})`;
+  state.legend.querySelector(".ramp").style.background = gradient(palette);
+  const bar = state.data.bar;
+  state.strip.classList.toggle("barred", Boolean(bar));
+  const below = bar ? PALETTES[theme][bar.palette] : null;
+  state.tokens.forEach((element, i) => {
+    const color = bar && bar.colors[i] !== null ? below[bar.colors[i]][0] : "transparent";
+    element.style.borderBottomColor = color;
+  });
+  if (bar) state.barLegend.querySelector(".ramp").style.background = gradient(below);
+}
+
+function describe(legend, name, ends) {
+  legend.querySelector(".name").textContent = name;
+  legend.querySelector(".low").textContent = ends[0];
+  legend.querySelector(".high").textContent = ends[1];
 }
 
 export default function (component) {
@@ -155,7 +193,9 @@ export default function (component) {
     state.card.hidden = true;
     rebuild(state);
   }
-  const colors = theme + data.palette + data.tokens.map((token) => token.color).join();
+  const bar = data.bar ?? null;
+  const barred = bar ? bar.palette + bar.colors.join() : "";
+  const colors = theme + data.palette + data.tokens.map((token) => token.color).join() + barred;
   if (colors !== state.colors) {
     state.colors = colors;
     paint(state, theme);
@@ -164,8 +204,9 @@ export default function (component) {
     state.selected = data.selected;
   }
   state.strip.setAttribute("aria-label", data.label);
-  state.legend.querySelector(".low").textContent = data.ends[0];
-  state.legend.querySelector(".high").textContent = data.ends[1];
+  describe(state.legend, bar ? `colour: ${data.name}` : "", data.ends);
+  state.barLegend.hidden = !bar;
+  if (bar) describe(state.barLegend, `bar: ${bar.label}`, bar.ends);
   state.mark();
   return () => {
     clearTimeout(state.timer);

@@ -39,6 +39,15 @@ COEFFICIENT = _attribute(
     "coefficient",
     "weight of log π(token) in the update: above zero makes the token more likely here",
 )
+REALISED = Field(
+    "realised",
+    "realised change",
+    "how far the update really moved this token's probability, in percentage points; probed states only",
+    True,
+    lambda token: next(
+        (100 * moved.realised for moved in token.probe or [] if moved.id == token.id and moved.realised), None
+    ),
+)
 _STATE = (
     _attribute("kl", "KL", "divergence of the two next-token distributions, in nats", signed=False),
     _attribute("entropy_student", "student entropy", "uncertainty of the student here, in nats", signed=False),
@@ -102,7 +111,8 @@ def offered(sequences: Iterable[Recorded]) -> dict[str, Field]:
         found.append(COEFFICIENT)
     if len(parts) > 1:
         found += map(one_part, parts)
-    return {field.key: field for field in (*found, *_STATE)}
+    moved = [REALISED] if any(token.probe for token in tokens) else []
+    return {field.key: field for field in (*found, *_STATE, *moved)}
 
 
 def _names(tables: Iterable[Mapping[str, float | None]]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from api.schemas import Heatmap, Job, RouteBalance
+from api.schemas import Heatmap, Job, Metrics, Occurrences, RouteBalance
 from dashboard.shaping.colors import STEPS, Scale, diverging, scale
 from dashboard.shaping.runs import Figure
 from dashboard.shaping.text import percent, visible
@@ -169,6 +169,99 @@ def unrouted(job: Job) -> str:
             "in proportion to what the student already likes."
         )
     return "In these steps the plan sent nothing to named destinations."
+
+
+LANDINGS = (
+    ("realised", "by the network", "What the update really did; it carries the updates of all other states as well."),
+    ("predicted", "by the plan", "What the plan would do to that state alone, to first order."),
+    ("plain", "by softmax alone", "What the same suppression would do without any route."),
+)
+_SHARES = (
+    ("supported", "supported by the teacher, in reach of the student", "#2a6fbb"),
+    ("own", "the student's own favourites", "#c96a1c"),
+    ("rest", "everything else", "#9aa5b1"),
+)
+
+
+def landing(metrics: Metrics, first: int, last: int) -> pd.DataFrame | None:
+    """Where released mass landed, in percent, mean over the steps first..last: one row per kind; None if unmeasured."""
+    rows = []
+    for kind, name, _ in LANDINGS:
+        means = [_mean(metrics, f"landing_{kind}_{who}", first, last) for who in ("supported", "own")]
+        if means[0] is not None and means[1] is not None:
+            shares = (100 * means[0], 100 * means[1], 100 * (1 - means[0] - means[1]))
+            rows.append((name, *(max(0.0, float(f"{share:.3g}")) for share in shares)))
+    return pd.DataFrame(rows, columns=["by", *(who for who, _, _ in _SHARES)]) if rows else None
+
+
+def _mean(metrics: Metrics, key: str, first: int, last: int) -> float | None:
+    pairs = zip(metrics.steps, metrics.series.get(key, ()), strict=False)
+    known = [value for step, value in pairs if value is not None and first <= step <= last]
+    return sum(known) / len(known) if known else None
+
+
+def landing_option(table: pd.DataFrame) -> dict[str, Any]:
+    """Stacked bars, one per row of ``landing``."""
+    return {
+        "animation": False,
+        "grid": {"left": 8, "right": 24, "top": 30, "bottom": 4, "containLabel": True},
+        "legend": {"top": 0, "left": 0, "itemHeight": 8, "itemWidth": 14},
+        "tooltip": {"trigger": "axis", "confine": True, "valueFormatter": "%.3g %%"},
+        "dataset": {"source": table},
+        "xAxis": {"type": "value", "max": 100, "axisLabel": {"formatter": "{value} %"}},
+        "yAxis": {"type": "category", "inverse": True, "axisTick": {"show": False}},
+        "series": [
+            {
+                "type": "bar",
+                "stack": "all",
+                "name": name,
+                "encode": {"x": who, "y": "by"},
+                "barMaxWidth": 26,
+                "itemStyle": {"color": color},
+            }
+            for who, name, color in _SHARES
+        ],
+    }
+
+
+def narrowed(heatmap: Heatmap, source: int) -> Heatmap:
+    """The heatmap of one suppressed token."""
+    kept = [i for i, row in enumerate(heatmap.rows) if row.id == source]
+
+    def of(matrix: list[list[float]]) -> list[list[float]]:
+        return [matrix[i] for i in kept]
+
+    return heatmap.model_copy(
+        update={
+            "rows": [heatmap.rows[i] for i in kept],
+            "predicted": of(heatmap.predicted),
+            "realised": of(heatmap.realised),
+            "routed": None if heatmap.routed is None else of(heatmap.routed),
+        }
+    )
+
+
+def difference(heatmap: Heatmap) -> Heatmap:
+    """Realised minus predicted, in the place of ``realised``: the interference of the other states."""
+    pairs = zip(heatmap.realised, heatmap.predicted, strict=True)
+    less = [[after - before for after, before in zip(*rows, strict=True)] for rows in pairs]
+    return heatmap.model_copy(update={"realised": less})
+
+
+def places(found: Occurrences, job_id: str) -> pd.DataFrame:
+    """Where a token was suppressed, with the address of each place."""
+    rows = found.data
+    return pd.DataFrame(
+        {
+            "place": [f"tokens?job={job_id}&step={at.step}&seq={at.sequence}&token={at.pos}" for at in rows],
+            "step": [at.step for at in rows],
+            "sequence": [at.sequence for at in rows],
+            "position": [at.pos for at in rows],
+            "log-ratio": pd.Series([at.log_ratio for at in rows], dtype="float64"),
+            "coefficient": pd.Series([at.coefficient for at in rows], dtype="float64"),
+            "probed": [at.probed for at in rows],
+        }
+    )
 
 
 def agreement(heatmap: Heatmap) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
@@ -17,20 +18,34 @@ from dashboard.shaping.colors import Scale
 from dashboard.shaping.fields import Field
 from dashboard.shaping.text import percent, signed, token_kind, visible
 
+EXTREMES = 24  # tokens to jump to
+
 
 def strip(
-    sequence: Sequence, field: Field, used: Scale, shown: Iterable[Field], *, place: str, selected: int
+    sequence: Sequence,
+    field: Field,
+    used: Scale,
+    shown: Iterable[Field],
+    *,
+    place: str,
+    selected: int,
+    second: tuple[Field, Scale] | None = None,
 ) -> dict[str, Any]:
     """What the strip component draws: ``field`` as colours, the ``shown`` ones as numbers beside a token.
 
-    ``place`` names job, step and sequence, so that a click knows where it was.
+    ``place`` names job, step and sequence, so that a click knows where it was. ``second`` is drawn as a bar below each
+    token, on a scale of its own.
     """
     shown = list(shown)
     return {
         "place": place,
         "selected": selected,
-        "palette": "signed" if used.signed else "positive",
-        "ends": [f"−{used.limit:.3g}" if used.signed else "0", f"{'+' if used.signed else ''}{used.limit:.3g}"],
+        "extremes": extremes(sequence, field),
+        "bar": None
+        if second is None
+        else {**_scale(second[1]), "label": second[0].label, "colors": _colors(sequence, *second)},
+        **_scale(used),
+        "name": field.label,
         "label": f"Completion of {len(sequence.tokens)} tokens, coloured by {field.label}",
         "columns": ["student p", "teacher p", *(one.label for one in shown)],
         "tokens": [
@@ -48,6 +63,24 @@ def strip(
             for token in sequence.tokens
         ],
     }
+
+
+def _scale(used: Scale) -> dict[str, Any]:
+    return {
+        "palette": "signed" if used.signed else "positive",
+        "ends": [f"−{used.limit:.3g}" if used.signed else "0", f"{'+' if used.signed else ''}{used.limit:.3g}"],
+    }
+
+
+def _colors(sequence: Sequence, field: Field, used: Scale) -> list[int | None]:
+    return [used.index(field.read(token)) for token in sequence.tokens]
+
+
+def extremes(sequence: Sequence, field: Field) -> list[int]:
+    """Positions of the tokens with the largest absolute values, the largest first, down to a fiftieth of it."""
+    sizes = {token.pos: abs(field.read(token) or 0.0) for token in sequence.tokens}
+    least = 0.02 * max(sizes.values(), default=0.0)
+    return sorted((pos for pos, size in sizes.items() if size > least), key=lambda pos: (-sizes[pos], pos))[:EXTREMES]
 
 
 def _number(value: float | None, with_sign: bool) -> str:
@@ -127,10 +160,11 @@ def _mark(is_sampled: bool) -> str:
     return "◀ sampled" if is_sampled else ""
 
 
-def top_table(token: Token, who: str) -> pd.DataFrame:
+def top_table(token: Token, who: str, compared: Compared | None = None) -> pd.DataFrame:
     """The top tokens of ``student`` or ``teacher`` with both models' probabilities, the sampled one marked.
 
-    When the sampled token is not among them it is added below.
+    When the sampled token is not among them it is added below. ``compared`` adds what the support left out; where the
+    force follows from the record it comes along: what the plan pushes each logit with.
     """
     if who == "student":
         rows = [(top.id, top.text, top.logp, top.teacher_logp) for top in token.student_top]
@@ -138,14 +172,58 @@ def top_table(token: Token, who: str) -> pd.DataFrame:
         rows = [(top.id, top.text, top.student_logp, top.logp) for top in token.teacher_top]
     if all(identifier != token.id for identifier, *_ in rows):
         rows.append((token.id, token.text, token.logp_student, token.logp_teacher))
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "token": [visible(text) for _, text, _, _ in rows],
             "student": _floats(_probability(student) for *_, student, _ in rows),
             "teacher": _floats(_probability(teacher) for *_, teacher in rows),
-            "": [_mark(identifier == token.id) for identifier, *_ in rows],
         }
     )
+    if token.components or token.route:
+        table["force"] = _floats(_force(token, identifier, _probability(student)) for identifier, _, student, _ in rows)
+    if compared is not None:
+        table["support"] = ["compared" if identifier in compared.ids else "left out" for identifier, *_ in rows]
+    table[""] = [_mark(identifier == token.id) for identifier, *_ in rows]
+    return table
+
+
+def _force(token: Token, identifier: int, student: float | None) -> float | None:
+    """a - (sum a) pi, with a = coefficient at the sampled token + route: the plan's push without divergence terms."""
+    if student is None or token.coefficient is None:
+        return None
+    route = {to.id: to.weight or 0.0 for to in token.route}
+    own = token.coefficient if identifier == token.id else 0.0
+    return own + route.get(identifier, 0.0) - (token.coefficient + sum(route.values())) * student
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The tokens of the vocabulary that the method's support compares at one state."""
+
+    ids: frozenset[int]
+
+
+def compared(token: Token, job: Job) -> Compared | None:
+    """What a top-k support compares here; None where it is the whole vocabulary or the sampled token."""
+    support = job.resolved_spec.get("method", {}).get("support", {})
+    kind, k = support.get("kind"), int(support.get("k") or 0)
+    student = [top.id for top in token.student_top[:k]]
+    teacher = [top.id for top in token.teacher_top[:k]]
+    if kind == "adaptive":
+        held, chosen = 0.0, []
+        for top in token.teacher_top[:k]:
+            if held >= float(support.get("mass") or 1.0):
+                break
+            chosen.append(top.id)
+            held += _probability(top.student_logp) or 0.0
+        return Compared(frozenset(chosen))
+    kinds = {
+        "student_top_k": set(student),
+        "teacher_top_k": set(teacher),
+        "union": {*student, *teacher},
+        "intersection": set(student) & set(teacher),
+    }
+    return Compared(frozenset(kinds[kind])) if kind in kinds else None
 
 
 def _probability(logp: float | None) -> float | None:
@@ -203,3 +281,9 @@ def nearest(steps: Seq[int], wanted: int | None) -> int | None:
     if wanted is None:
         return steps[-1]
     return min(steps, key=lambda step: (abs(step - wanted), -step))
+
+
+def neighbour(values: Seq[int], current: int, by: int) -> int | None:
+    """The value ``by`` places on in an ascending list; None beyond its ends."""
+    at = bisect_left(values, current) + by
+    return values[at] if 0 <= at < len(values) else None

@@ -140,7 +140,8 @@ def _landing(run: Run) -> Finding:
     empty = run.now("route_empty")
     if empty is not None:
         sentence += f"; {empty:.0%} of routed tokens found no destination"
-    return Finding(_above(reached - plain, 0.0, -0.1), reached, f"{sentence}.")
+    status = _above(reached, 0.5, 0.25)
+    return Finding("watch" if status == "good" and (squeeze or 0.0) > 0.5 else status, reached, f"{sentence}.")
 
 
 def _credit(run: Run) -> Finding:
@@ -279,7 +280,8 @@ CHECKS = (
         "A6",
         "Released mass lands where the teacher wants it",
         "vocabulary routing",
-        "share of realised gains, where a token was suppressed, that goes to teacher-supported reachable tokens",
+        "share of realised gains, where a token was suppressed, that goes to teacher-supported reachable tokens; it "
+        "carries the other states' updates as well",
         "share",
         ("landing_realised_supported", "landing_plain_supported", "landing_realised_own", "squeeze", "favourite_gain"),
         "Pushing one token down feeds whatever the student likes already.",

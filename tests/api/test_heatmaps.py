@@ -127,3 +127,21 @@ def test_a_long_range_is_thinned_and_says_so(http, run, monkeypatch):
     heatmap = http.get(f"/v1/jobs/{job_id}/heatmaps/routing").json()
     assert (heatmap["steps_read"], heatmap["to_step"]) == (2, 6)
     assert math.isclose(heatmap["from_step"], 3)
+
+
+def test_the_places_where_a_token_was_suppressed(http, run, live):
+    job_id, files = run
+
+    def written(step, n, tokens, ratios):
+        numbers = {"token_ids": tokens, "log_ratio": ratios, "coefficients": ratios}
+        return {**row(step, n, length=len(tokens)), **numbers, "probe_ids": [None] * (len(tokens) - 1) + [[1]]}
+
+    at_rest = [written(1, 0, [7, 8, 7], [-1.0, -9.0, 2.0]), written(1, 1, [8, 7], [0.0, -3.0])]
+    records.write_part(files, at_rest, 1, 1, 1)
+    live.publish_records(job_id, 2, 1, records.encode([written(2, 4, [9, 7], [0.0, -2.0])]))
+    found = http.get(f"/v1/jobs/{job_id}/tokens/7/suppressed?limit=2").json()
+    assert (found["token"], found["total"]) == (7, 3)
+    places = [(place["step"], place["sequence"], place["pos"], place["log_ratio"]) for place in found["data"]]
+    assert places == [(1, 1, 1, -3.0), (2, 4, 1, -2.0)]
+    assert [place["probed"] for place in found["data"]] == [True, True]
+    assert http.get(f"/v1/jobs/{job_id}/tokens/7/suppressed?to_step=0").json()["total"] == 0
