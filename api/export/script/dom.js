@@ -5,7 +5,8 @@ const SVG = "http://www.w3.org/2000/svg";
 
 function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes ?? {})) {
-    if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : String(value));
+    if (value !== null && value !== undefined && value !== false)
+      element.setAttribute(name, value === true ? "" : String(value));
   }
   element.append(...children.flat().filter((child) => child !== null && child !== undefined));
   return element;
@@ -20,7 +21,9 @@ const probability = (logp) => (known(logp) ? Math.exp(logp) : null);
 function percent(value, digits = 1) {
   if (!known(value)) return "–";
   const shown = 100 * value;
-  return Math.abs(shown) > 0 && Math.abs(shown) < 0.5 * 10 ** -digits ? `${shown.toExponential(1)} %` : `${shown.toFixed(digits)} %`;
+  return Math.abs(shown) > 0 && Math.abs(shown) < 0.5 * 10 ** -digits
+    ? `${shown.toExponential(1)} %`
+    : `${shown.toFixed(digits)} %`;
 }
 
 function signed(value, digits = 3) {
@@ -29,7 +32,14 @@ function signed(value, digits = 3) {
 
 function compact(value, unit = "") {
   if (!known(value)) return "–";
-  const scales = [[1e18, "E"], [1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]];
+  const scales = [
+    [1e18, "E"],
+    [1e15, "P"],
+    [1e12, "T"],
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ];
   const [scale, prefix] = scales.find(([one]) => Math.abs(value) >= one) ?? [1, ""];
   return `${Number((value / scale).toPrecision(3))} ${prefix}${unit}`.trim();
 }
@@ -70,15 +80,32 @@ function tint(element, value, limit, kind) {
 
 // Where the colours end: the 98 % quantile of the sizes, so that one extreme does not pale the rest.
 function scaleLimit(values, atLeast = 1e-6) {
-  const sizes = values.filter(known).map(Math.abs).sort((a, b) => a - b);
+  const sizes = values
+    .filter(known)
+    .map(Math.abs)
+    .sort((a, b) => a - b);
   if (!sizes.length) return Math.max(1, atLeast);
   const quantile = sizes[Math.min(sizes.length - 1, Math.ceil(0.98 * sizes.length) - 1)];
   return Math.max(quantile > 0 ? quantile : sizes[sizes.length - 1], atLeast);
 }
 
 function table(headings, rows, attributes) {
-  const head = el("thead", null, el("tr", null, headings.map((text) => el("th", { scope: "col" }, text))));
-  const body = rows.map((cells) => el("tr", null, cells.map((cell) => el("td", null, cell))));
+  const head = el(
+    "thead",
+    null,
+    el(
+      "tr",
+      null,
+      headings.map((text) => el("th", { scope: "col" }, text)),
+    ),
+  );
+  const body = rows.map((cells) =>
+    el(
+      "tr",
+      null,
+      cells.map((cell) => el("td", null, cell)),
+    ),
+  );
   return el("div", { class: "scroll" }, el("table", attributes, head, el("tbody", null, body)));
 }
 

@@ -6,13 +6,23 @@ function heatmapTable(title, matrix, routing, limit, kind, say) {
     return texts.map((text, i) => (texts.filter((one) => one === text).length > 1 ? `${text} #${tokens[i].id}` : text));
   };
   const [rows, columns] = [names(routing.rows), names(routing.columns)];
-  const head = el("tr", null, el("td"), columns.map((name) => el("th", { scope: "col", title: name }, el("span", null, name))));
+  const head = el(
+    "tr",
+    null,
+    el("td"),
+    columns.map((name) => el("th", { scope: "col", title: name }, el("span", null, name))),
+  );
   const body = rows.map((row, i) =>
-    el("tr", null, el("th", { scope: "row", title: row }, row), columns.map((column, j) => {
-      const cell = el("td", { "data-place": `${i}/${j}` });
-      tint(cell, matrix[i][j], limit, kind);
-      return cell;
-    })),
+    el(
+      "tr",
+      null,
+      el("th", { scope: "row", title: row }, row),
+      columns.map((column, j) => {
+        const cell = el("td", { "data-place": `${i}/${j}` });
+        tint(cell, matrix[i][j], limit, kind);
+        return cell;
+      }),
+    ),
   );
   const drawn = el("table", { class: "heatmap" }, el("thead", null, head), el("tbody", null, body));
   drawn.addEventListener("pointerover", (event) => {
@@ -21,8 +31,14 @@ function heatmapTable(title, matrix, routing, limit, kind, say) {
     const [i, j] = place.split("/").map(Number);
     say(`${title}: ${rows[i]} → ${columns[j]}: ${Number(matrix[i][j].toPrecision(4))}`);
   });
-  const ends = kind === "signed" ? `−${limit.toPrecision(2)} … +${limit.toPrecision(2)}` : `0 … ${limit.toPrecision(2)}`;
-  return el("div", { class: "map" }, el("h4", null, title, " ", el("span", null, ends)), el("div", { class: "scroll" }, drawn));
+  const ends =
+    kind === "signed" ? `−${limit.toPrecision(2)} … +${limit.toPrecision(2)}` : `0 … ${limit.toPrecision(2)}`;
+  return el(
+    "div",
+    { class: "map" },
+    el("h4", null, title, " ", el("span", null, ends)),
+    el("div", { class: "scroll" }, drawn),
+  );
 }
 
 function routingMaps(routing) {
@@ -44,16 +60,24 @@ function routingMaps(routing) {
   const balance = routing.balance;
   return [
     note(
-      `Mean change of probability over ${routing.states} probed states of steps ${routing.from_step} to ${routing.to_step} `,
+      `Mean change of probability over ${routing.states} probed states of steps ${routing.from_step} to `,
+      `${routing.to_step} `,
       "at which the teacher liked the sampled token less than the student did. Red = lost, blue = gained. ",
       "Parameters are shared between states: what was realised differs from what was meant.",
     ),
     balance
-      ? el("div", { class: "figures" },
-          figure("Suppressed tokens", balance.suppressed.toLocaleString("en"), "Recorded tokens with a negative log-ratio."),
+      ? el(
+          "div",
+          { class: "figures" },
+          figure(
+            "Suppressed tokens",
+            balance.suppressed.toLocaleString("en"),
+            "Recorded tokens with a negative log-ratio.",
+          ),
           figure("Released", balance.released.toFixed(3), "Mean size of their negative coefficients, in nats."),
           figure("Routed", balance.routed.toFixed(3), "Mean weight that is sent to named destinations, in nats."),
-          figure("Send nothing", percent(balance.empty_rate), "Share of them without any destination."))
+          figure("Send nothing", percent(balance.empty_rate), "Share of them without any destination."),
+        )
       : null,
     readout,
     el("div", { class: "maps" }, maps),
