@@ -16,7 +16,7 @@ from dashboard.shaping.schema import Field, fields_of
 from dashboard.shaping.text import escape_markdown, words
 
 _ESSENTIAL = {"schedule": "steps", "optimizer": "lr", "resources": "queue", "student": "model", "teacher": "model"}
-_NOT_DRAWN = ("name", "from", "recipe", "method", "seed", "metadata")
+_NOT_DRAWN = ("name", "from", "recipe", "method", "seed")
 _IDEMPOTENCY, _LAST = "new_idempotency", "new_last"
 
 
@@ -126,14 +126,14 @@ def _method(drawing: Drawing, fields: tuple[Field, ...], method: dict[str, Any])
     """Every variable of the method."""
     st.subheader("Method", anchor=False, help="What you change here overrides the recipe, variable by variable.")
     filled = {}
-    for one in fields:
-        value = method.get(one.name, one.default)
-        with st.expander(
-            f"**{words(one.name).capitalize()}** · {_gist(one, value)}", key=f"{drawing.prefix}_{one.name}"
-        ):
-            if one.help:
-                st.caption(escape_markdown(one.help))
-            filled[one.name] = drawing.part(f"method.{one.name}", one, value)
+    with st.grid(2, min_column_width=420):
+        for one in fields:
+            value = method.get(one.name, one.default)
+            title = f"**{words(one.name).capitalize()}** · {_gist(one, value)}"
+            with st.expander(title, key=f"{drawing.prefix}_{one.name}"):
+                if one.help:
+                    st.caption(escape_markdown(one.help))
+                filled[one.name] = drawing.part(f"method.{one.name}", one, value)
     return filled
 
 
@@ -148,20 +148,24 @@ def _gist(one: Field, value: Any) -> str:
 def _everything_else(drawing: Drawing, fields: tuple[Field, ...], start: specs.Spec, values: dict[str, Any]) -> None:
     """The rest of the spec, section by section; fills ``values``."""
     st.subheader("Job", anchor=False)
-    for one in fields:
-        if one.name in _NOT_DRAWN:
-            continue
-        drawn = {_ESSENTIAL.get(one.name)} | ({"name", "dataset"} if one.name == "task" else set())
-        rest = tuple(inner for inner in one.fields if inner.name not in drawn)
-        given = start.get(one.name) or one.default or {}
-        with st.expander(words(one.name).capitalize(), key=f"{drawing.prefix}_{one.name}_more"):
-            if one.help:
-                st.caption(escape_markdown(one.help))
-            values[one.name] = {**values.get(one.name, {}), **drawing.object(one.name, rest, given)}
-    metadata = next(one for one in fields if one.name == "metadata")
-    with st.expander("Metadata", key=f"{drawing.prefix}_metadata_more"):
-        values["metadata"] = drawing.widget("metadata", metadata, start.get("metadata") or {})
-        drawing.errors.reserve("metadata")
+    with st.grid(2, min_column_width=420):
+        for one in fields:
+            if one.name == "metadata":
+                with st.expander("**Metadata**", key=f"{drawing.prefix}_metadata_more"):
+                    values["metadata"] = drawing.widget("metadata", one, start.get("metadata") or {})
+                    drawing.errors.reserve("metadata")
+            elif one.name not in _NOT_DRAWN:
+                values[one.name] = {**values.get(one.name, {}), **_section(drawing, one, start)}
+
+
+def _section(drawing: Drawing, one: Field, start: specs.Spec) -> dict[str, Any]:
+    """A section of the spec without what is drawn above."""
+    drawn = {_ESSENTIAL.get(one.name)} | ({"name", "dataset"} if one.name == "task" else set())
+    rest = tuple(inner for inner in one.fields if inner.name not in drawn)
+    with st.expander(f"**{words(one.name).capitalize()}**", key=f"{drawing.prefix}_{one.name}_more"):
+        if one.help:
+            st.caption(escape_markdown(one.help))
+        return drawing.object(one.name, rest, start.get(one.name) or one.default or {})
 
 
 def _send(spec: specs.Spec, errors: FieldErrors, *, go: bool) -> None:

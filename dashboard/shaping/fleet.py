@@ -50,7 +50,7 @@ def queue_table(queues: Sequence[Queue]) -> pd.DataFrame:
         {
             "Queue": [one.name for one in queues],
             "Waiting": [one.waiting for one in queues],
-            "Longest": ["–" if one.oldest_s is None else age(one.oldest_s) for one in queues],
+            "Longest wait": ["–" if one.oldest_s is None else age(one.oldest_s) for one in queues],
             "Running": [one.running for one in queues],
             "Paused": [one.paused for one in queues],
             "Workers": [one.workers for one in queues],

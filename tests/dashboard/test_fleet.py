@@ -25,7 +25,7 @@ def test_workers_with_what_they_do() -> None:
 
 def test_a_queue_without_a_worker_is_told() -> None:
     rows = [Queue.model_validate(row) for row in fake_fleet.queues()]
-    assert list(fleet.queue_table(rows)["Longest"]) == ["42 s", "1 h"]
+    assert list(fleet.queue_table(rows)["Longest wait"]) == ["42 s", "1 h"]
     assert [queue.name for queue in fleet.unserved(rows)] == ["gpu"]
 
 
