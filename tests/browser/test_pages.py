@@ -1,4 +1,4 @@
-"""The four pages in a real browser over the fake service."""
+"""The pages about one run in a real browser over the fake service."""
 
 from __future__ import annotations
 
@@ -99,6 +99,43 @@ def test_routing_page_of_a_run_that_routes(viewer: Viewer) -> None:
     viewer.shot(f"routing-routed-{theme_of(viewer)}")
 
 
+@BOTH
+def test_returns_page(viewer: Viewer) -> None:
+    viewer.open(f"/returns?job={ROUTED}")
+    expect(viewer.page.get_by_test_id("stEChartsChart")).to_have_count(4)
+    viewer.page.get_by_role("radio", name="value V", exact=True).click()
+    expect(viewer.page).to_have_url(re.compile("quantity=value"))
+    fits_its_box(viewer, "stMetric")
+    viewer.page.wait_for_timeout(1500)
+    viewer.shot(f"returns-{theme_of(viewer)}")
+
+
+@BOTH
+def test_gates_page(viewer: Viewer) -> None:
+    viewer.open(f"/gates?job={ROUTED}&gate=tip")
+    expect(viewer.page.get_by_test_id("stEChartsChart")).to_have_count(3)
+    viewer.page.get_by_role("radio", name="all gates", exact=True).click()
+    expect(viewer.page).not_to_have_url(re.compile("gate=tip"))
+    viewer.page.wait_for_timeout(1500)
+    viewer.shot(f"gates-{theme_of(viewer)}")
+
+
+def test_a_light_opens_and_says_what_to_try(viewer: Viewer) -> None:
+    viewer.open(f"/overview?job={DONE}")
+    light = viewer.page.locator(".st-key-health_A1")
+    expect(light).to_contain_text("look now")
+    light.locator("summary").click()
+    expect(light.get_by_text("a remedy")).to_be_visible()
+    expect(light.get_by_test_id("stEChartsChart")).to_be_visible()
+
+
+def test_from_a_suppressed_token_to_the_place_where_it_was_written(viewer: Viewer) -> None:
+    viewer.open(f"/routing?job={ROUTED}&source=5&difference=1")
+    expect(viewer.page.get_by_text("Realised − predicted", exact=True)).to_be_visible()
+    expect(viewer.page.get_by_text("17 recorded places")).to_be_visible()
+    expect(viewer.page.get_by_test_id("stDataFrame")).to_have_count(2)
+
+
 def fits_its_box(viewer: Viewer, kind: str) -> None:
     """No label or number of these elements is cut off."""
     cut = viewer.page.get_by_test_id(kind).evaluate_all(
@@ -141,6 +178,43 @@ def test_click_and_arrow_keys_move_the_selection(viewer: Viewer) -> None:
     viewer.page.keyboard.press("End")
     expect(viewer.page.get_by_role("heading", name="Token 26", exact=True)).to_be_visible()
     expect(token(viewer, 26)).to_have_class(re.compile("selected"))
+
+
+def test_keys_lead_to_extremes_sequences_and_steps(viewer: Viewer) -> None:
+    viewer.open(f"/tokens?job={DONE}&step=20&token=9")
+    token(viewer, 9).click()
+    viewer.page.keyboard.press("x")
+    expect(viewer.page).not_to_have_url(re.compile("token=9"))
+    loudest = re.search(r"token=(\d+)", viewer.page.url)
+    viewer.page.keyboard.press("x")
+    assert loudest is not None
+    expect(viewer.page).not_to_have_url(re.compile(f"token={loudest[1]}$"))
+    viewer.page.keyboard.press("ArrowDown")
+    expect(viewer.page).to_have_url(re.compile("seq=1"))
+    viewer.page.keyboard.press("PageDown")
+    expect(viewer.page).to_have_url(re.compile("step=21"))
+    viewer.page.keyboard.press("PageUp")
+    expect(viewer.page).to_have_url(re.compile("step=20"))
+    viewer.page.keyboard.press("ArrowUp")
+    expect(viewer.page).to_have_url(re.compile("seq=0"))
+
+
+def test_space_plays_and_pauses(viewer: Viewer) -> None:
+    viewer.open(f"/tokens?job={DONE}&step=20&token=9")
+    token(viewer, 9).click()
+    viewer.page.keyboard.press(" ")
+    expect(viewer.page.get_by_role("button", name="Pause")).to_be_visible()
+    expect(viewer.page).to_have_url(re.compile("step=2[3-9]"))
+    viewer.page.get_by_role("button", name="Pause").click()
+    expect(viewer.page.get_by_role("button", name="Play", exact=True)).to_be_visible()
+
+
+def test_a_second_number_is_drawn_below_the_tokens(viewer: Viewer) -> None:
+    viewer.open(f"/tokens?job={ROUTED}&step=20&second=value")
+    expect(viewer.page.locator(".st-key-strip .strip.barred")).to_be_visible()
+    below = token(viewer, 6).evaluate("e => getComputedStyle(e).borderBottomColor")
+    assert below != "rgba(0, 0, 0, 0)"
+    expect(viewer.page.locator(".st-key-strip .legend.bar .name")).to_have_text("bar: value V")
 
 
 def test_a_link_restores_the_view_in_another_tab(viewer: Viewer) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from opd_core.recipes import load
-from tests.dashboard import fake_compare, fake_fleet
+from tests.dashboard import fake_compare, fake_fleet, fake_profiles
 
 TOKEN = "fake-token"
 HOSTILE = "<img src=x onerror=window.__xss=1>"
@@ -247,6 +247,16 @@ class World:
                 return 200, sequence(int(step), int(n), whole)
             case ["heatmaps", "routing"]:
                 return 200, heatmap(int(query["from_step"]), int(query["to_step"]), whole)
+            case ["heatmaps", "returns"]:
+                first, last = int(query.get("from_step", 0)), int(query.get("to_step", TOTAL))
+                return 200, fake_profiles.profile(query["field"], first, last, done, whole)
+            case ["heatmaps", "gates"]:
+                first, last = int(query["from_step"]), int(query["to_step"])
+                return 200, fake_profiles.gates(query.get("gate"), first, last, done, whole, [HOSTILE, BIDI])
+            case ["health"]:
+                return 200, fake_profiles.health(done)
+            case ["tokens", token_id, "suppressed"]:
+                return 200, fake_profiles.suppressed(int(token_id))
             case ["checkpoints"]:
                 return 200, page(checkpoints(job))
             case ["export"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.schemas import Sequence, Token
+from api.schemas import ProbeEntry, Sequence, Token
 from dashboard.shaping import fields
 from dashboard.shaping.colors import STEPS, Scale
 from tests.dashboard.fake_api import sequence
@@ -37,13 +37,21 @@ STATE = ["kl", "entropy_student", "entropy_teacher"]
 def test_a_run_offers_what_it_has(recorded: Sequence, whole: Sequence) -> None:
     assert list(fields.offered([whole])) == [
         *("log_ratio", "return_", "value", "advantage", "gate", "gate:tip", "gate:prefix_weight", "coefficient"),
-        *("part:log_ratio", "part:baseline", "part:temporal", *STATE),
+        *("part:log_ratio", "part:baseline", "part:temporal", *STATE, "realised"),
     ]
-    assert list(fields.offered([recorded])) == ["log_ratio", "return_", "advantage", "gate", "coefficient", *STATE]
-    direct = every(recorded, gate=1.0, advantage=0.0, coefficient=0.0)
+    known = ["log_ratio", "return_", "advantage", "gate", "coefficient", *STATE, "realised"]
+    assert list(fields.offered([recorded])) == known
+    direct = every(recorded, gate=1.0, advantage=0.0, coefficient=0.0, probe=None)
     assert list(fields.offered([direct])) == ["log_ratio", "return_", *STATE]
     assert list(fields.offered([direct, whole])) == list(fields.offered([whole]))
     assert list(fields.offered([])) == ["log_ratio", "return_", *STATE]
+
+
+def test_the_realised_change_is_that_of_the_token_itself(whole: Sequence) -> None:
+    probe = [ProbeEntry(id=i, text="b", predicted=0.1, realised=change) for i, change in ((9, 1.0), (7, 0.25))]
+    token = edited(whole.tokens[4], id=7, probe=probe)
+    assert fields.REALISED.read(token) == 25.0
+    assert fields.REALISED.read(edited(token, probe=None)) is None
 
 
 def test_fields_read_their_own_number(whole: Sequence) -> None:

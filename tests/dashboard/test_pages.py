@@ -9,7 +9,7 @@ import pytest
 from dashboard.components import selection
 from tests.dashboard.fake_api import DONE, FAILED, HOSTILE, QUEUED, ROUTED, RUNNING, SHORTER, TOTAL, FakeApi
 
-JOB_PAGES = ("overview", "tokens", "routing")
+JOB_PAGES = ("overview", "tokens", "returns", "gates", "routing")
 
 
 def texts(test) -> str:
@@ -214,7 +214,7 @@ def test_cancel(app, fake_api: FakeApi) -> None:
 
 
 def test_no_records_yet(app) -> None:
-    for page in ("tokens", "routing"):
+    for page in ("tokens", "returns", "gates", "routing"):
         assert "No records yet: the first step is on its way." in texts(app(page, job=QUEUED))
 
 
@@ -383,3 +383,95 @@ def test_no_runs_at_all(app, fake_api: FakeApi) -> None:
     assert "No runs yet." in texts(app())
     for page in JOB_PAGES:
         assert "No runs yet." in texts(app(page))
+
+
+# --- returns, gates, health -----------------------------------------------------------------------------------------
+
+
+def test_returns_of_a_run_with_a_critic(app) -> None:
+    test = app("returns", job=ROUTED, step=20, quantity="value")
+    assert not test.exception
+    assert test.get("pills")[0].value == "value"
+    assert len(test.get("echarts_chart")) == 4
+    assert "Critic" in [heading.value for heading in test.subheader]
+    assert metric(test, "below zero") == "37.5 %"
+    test.get("pills")[0].set_value("kl").run()
+    assert test.query_params["quantity"] == "kl"
+
+
+def test_returns_of_a_run_without_a_critic_or_that_quantity(app) -> None:
+    test = app("returns", job=DONE, quantity="value")
+    assert test.get("pills")[0].value == "log_ratio"
+    assert len(test.get("echarts_chart")) == 3
+
+
+def test_gates_show_budget_silenced_tokens_and_overlap(app) -> None:
+    test = app("gates", job=ROUTED, gate="tip")
+    assert not test.exception
+    assert test.get("pills")[0].value == "tip"
+    assert (metric(test, "Asked for"), metric(test, "Silenced, recorded")) == ("50.0 %", "50.0 %")
+    assert list(test.dataframe[0].value["by chance"]) == [5.0, 5.0]
+    assert len(test.get("echarts_chart")) == 3
+    assert "onerror" not in markdown_of(test)
+    test.get("pills")[0].set_value("").run()
+    assert "gate" not in test.query_params
+
+
+def test_a_run_without_gates_says_where_to_find_some(app) -> None:
+    assert "This recipe has no gates" in texts(app("gates", job=DONE))
+
+
+def test_the_overview_shows_the_lights_once_there_are_any(app) -> None:
+    test = app("overview", job=DONE)
+    labels = [expander.label for expander in test.expander if "A1" in expander.label]
+    assert labels
+    assert "look now" in labels[0]
+    assert not [expander for expander in app("overview", job=QUEUED).expander if "A1" in expander.label]
+
+
+def test_one_suppressed_token_leads_to_its_places(app) -> None:
+    test = app("routing", job=ROUTED, source=5, difference=1)
+    assert not test.exception
+    assert len(test.get("echarts_chart")) == 4
+    assert "17 recorded places" in texts(test)
+    assert list(test.dataframe[0].value["step"]) == [20, 4]
+    test.selectbox(key="routing_source").select(4).run()
+    assert test.query_params["source"] == "4"
+
+
+# --- the strip's keys and playing -----------------------------------------------------------------------------------
+
+
+def test_playing_goes_through_the_steps_and_stops_at_the_end(app) -> None:
+    test = app("tokens", job=DONE, step=TOTAL - 1)
+    test.button(key="tokens_play").click().run()
+    assert test.query_params["step"] == str(TOTAL)
+    test.run()
+    assert test.button(key="tokens_play").label == "Play"
+    assert test.query_params["step"] == str(TOTAL)
+
+
+def test_playing_from_the_end_begins_at_the_first_step(app) -> None:
+    test = app("tokens", job=DONE)
+    test.button(key="tokens_play").click().run()
+    assert int(test.query_params["step"]) <= 3
+    assert test.button(key="tokens_play").label == "Pause"
+
+
+def test_the_loudest_token_is_shown_until_one_is_chosen(app) -> None:
+    from tests.dashboard.fake_api import sequence
+
+    ratios = [abs(token["log_ratio"]) for token in sequence(20, 0)["tokens"]]
+    test = app("tokens", job=DONE, step=20)
+    assert f"Token {ratios.index(max(ratios))}" in [heading.value for heading in test.subheader]
+
+
+def test_another_step_stands_beside(app) -> None:
+    test = app("tokens", job=DONE, step=20, other=10)
+    assert "Step 10, sequence 0, on the scale of step 20" in texts(test)
+
+
+def test_a_second_number_below_the_tokens(app) -> None:
+    test = app("tokens", job=ROUTED, step=20, second="value")
+    assert not test.exception
+    assert test.selectbox(key="tokens_second").value == "value"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from api.schemas import Heatmap, Job, RouteBalance
+from api.schemas import Heatmap, Job, Metrics, Occurrences, RouteBalance
 from dashboard.shaping import routing as shape
 from dashboard.shaping.colors import STEPS, diverging
+from tests.dashboard import fake_profiles
 from tests.dashboard.fake_api import DONE, World, heatmap
 
 
@@ -90,3 +91,32 @@ def test_agreement_is_the_cosine() -> None:
     assert shape.agreement(small(realised=[[-0.4, 0.2], [0.0, 0.0]])) == pytest.approx(1.0)
     assert shape.agreement(small(realised=[[0.0, 0.0], [0.0, 0.0]])) is None
     assert -1 <= shape.agreement(Heatmap.model_validate(heatmap(1, 9))) <= 1
+
+
+def test_who_got_what_was_released_is_a_mean_over_the_range() -> None:
+    series = {
+        "landing_realised_supported": [None, 0.2, 0.4, 0.9],
+        "landing_realised_own": [None, 0.6, 0.4, 0.0],
+        "landing_plain_supported": [None, 0.1, 0.1, 0.1],
+        "landing_plain_own": [None, 0.8, 0.8, 0.8],
+    }
+    table = shape.landing(Metrics(steps=[0, 1, 2, 3], series=series), 1, 2)
+    assert table.values.tolist() == [["by the network", 30.0, 50.0, 20.0], ["by softmax alone", 10.0, 80.0, 10.0]]
+    assert shape.landing(Metrics(steps=[1], series={}), 1, 1) is None
+
+
+def test_one_suppressed_token_alone() -> None:
+    one = shape.narrowed(small(routed=[[1.0, 2.0], [3.0, 4.0]]), 2)
+    assert ([row.id for row in one.rows], one.realised, one.routed) == ([2], [[0.01, -0.02]], [[3.0, 4.0]])
+    assert one.columns == small().columns
+
+
+def test_the_difference_is_realised_less_predicted() -> None:
+    less = shape.difference(small())
+    assert [round(value, 6) for row in less.realised for value in row] == [0.1, 0.2, 0.01, -0.02]
+    assert less.predicted == small().predicted
+
+
+def test_places_are_links_to_the_token() -> None:
+    table = shape.places(Occurrences.model_validate(fake_profiles.suppressed(7)), "job_1")
+    assert table["place"][0] == "tokens?job=job_1&step=20&seq=1&token=3"

@@ -6,11 +6,11 @@ import math
 
 import pytest
 
-from api.schemas import RouteEntry, Sequence, TeacherChoice, Token
+from api.schemas import Job, RouteEntry, Sequence, StudentChoice, TeacherChoice, Token
 from dashboard.shaping import fields
 from dashboard.shaping import tokens as shape
 from dashboard.shaping.colors import STEPS
-from tests.dashboard.fake_api import HOSTILE, sequence
+from tests.dashboard.fake_api import DONE, HOSTILE, World, sequence
 
 
 @pytest.fixture
@@ -150,3 +150,73 @@ def test_sequence_label_holds_no_model_text(recorded: Sequence) -> None:
 def test_a_pick_says_where_it_was_made(name: str, where: tuple[int, int] | None) -> None:
     assert shape.read_place(name, "job_1") == where
     assert shape.read_place(shape.place("job_1", 20, 3), "job_1") == (20, 3)
+
+
+def test_extremes_are_the_largest_values_first(recorded: Sequence) -> None:
+    ratios = [0.0, -3.0, 0.02, 5.0, -0.1]
+    tokens = [edited(token, log_ratio=r) for token, r in zip(recorded.tokens, ratios, strict=False)]
+    known = recorded.model_copy(update={"tokens": tokens})
+    # What is less than a fiftieth of the largest is nobody's extreme.
+    assert shape.extremes(known, fields.LOG_RATIO) == [3, 1]
+    used = fields.field_scale(fields.LOG_RATIO, [known])
+    drawn = shape.strip(known, fields.LOG_RATIO, used, [], place="", selected=0)
+    assert drawn["extremes"] == [3, 1]
+    assert drawn["bar"] is None
+
+
+def test_a_second_field_is_a_bar_on_a_scale_of_its_own(recorded: Sequence) -> None:
+    by_kl = fields.offered([recorded])["kl"]
+    used = fields.field_scale(by_kl, [recorded])
+    first = fields.field_scale(fields.LOG_RATIO, [recorded])
+    bar = shape.strip(recorded, fields.LOG_RATIO, first, [], place="", selected=0, second=(by_kl, used))["bar"]
+    assert (bar["label"], bar["palette"]) == ("KL", "positive")
+    assert bar["colors"] == [used.index(token.kl) for token in recorded.tokens]
+
+
+def test_the_force_is_what_the_plan_pushes_a_logit_with(recorded: Sequence) -> None:
+    token = recorded.tokens[0]
+    top = [choice(1, "a", math.log(0.5)), choice(2, "b", math.log(0.25)), choice(3, "c", math.log(0.25))]
+    route = [RouteEntry(id=2, text="b", weight=0.75)]
+    pushed = edited(token, id=1, coefficient=-1.0, route=route, student_top=top, components={"transfer": -1.0})
+    force = dict(zip(*(shape.top_table(pushed, "student")[name] for name in ("token", "force")), strict=True))
+    # a = (-1, 0.75, 0), sum a = -0.25
+    assert force == {"a": pytest.approx(-0.875), "b": pytest.approx(0.8125), "c": pytest.approx(0.0625)}
+    assert "force" not in shape.top_table(edited(token, route=[], components={}), "student")
+
+
+def choice(identifier: int, text: str, logp: float) -> StudentChoice:
+    return StudentChoice(id=identifier, text=text, logp=logp, teacher_logp=logp)
+
+
+@pytest.mark.parametrize(
+    ("support", "ids"),
+    [
+        ({"kind": "student_top_k", "k": 2}, {1, 2}),
+        ({"kind": "teacher_top_k", "k": 2}, {2, 3}),
+        ({"kind": "union", "k": 2}, {1, 2, 3}),
+        ({"kind": "intersection", "k": 2}, {2}),
+        ({"kind": "adaptive", "k": 3, "mass": 0.3}, {2, 3}),
+    ],
+)
+def test_what_a_support_compares(recorded: Sequence, support: dict[str, object], ids: set[int]) -> None:
+    job = Job.model_validate(World().jobs[DONE])
+    job.resolved_spec["method"]["support"] = support
+    student = [choice(1, "a", math.log(0.5)), choice(2, "b", math.log(0.25)), choice(4, "d", math.log(0.1))]
+    teacher = [
+        TeacherChoice(id=identifier, text="", logp=-1.0, student_logp=math.log(p))
+        for identifier, p in ((2, 0.25), (3, 0.1), (5, 0.05))
+    ]
+    token = edited(recorded.tokens[0], id=1, student_top=student, teacher_top=teacher)
+    compared = shape.compared(token, job)
+    assert compared.ids == ids
+    table = shape.top_table(token, "student", compared)
+    assert list(table["support"][:2]) == ["compared" if i in ids else "left out" for i in (1, 2)]
+
+
+def test_a_whole_vocabulary_leaves_nothing_out(recorded: Sequence) -> None:
+    assert shape.compared(recorded.tokens[0], Job.model_validate(World().jobs[DONE])) is None
+
+
+@pytest.mark.parametrize(("current", "by", "target"), [(3, 1, 7), (3, -1, 1), (7, 1, None), (1, -1, None)])
+def test_neighbours(current: int, by: int, target: int | None) -> None:
+    assert shape.neighbour([1, 3, 7], current, by) == target
