@@ -19,6 +19,9 @@ def curves(found: Comparison, drawn: dict[str, compared.Look]) -> None:
         for curve in compared.CURVES:
             with st.container(border=True, key=f"compare_{curve.key}"):
                 st.markdown(f"**{curve.title}** :gray[{curve.unit}]")
+                if not any(compared.points(run, curve.key, share=curve.share) for run in found.runs):
+                    st.caption("None of these runs recorded this against this axis.")
+                    continue
                 st.echarts_chart(
                     compared.option(curve, found, drawn),
                     height=210,

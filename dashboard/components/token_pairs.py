@@ -159,6 +159,7 @@ def _detail(side: str, token: Token) -> None:
             shape.top_table(token, who),
             hide_index=True,
             height=250,
+            column_order=["token", "student", "teacher", ""],
             key=f"compare_{side}_{who}",
             alt=f"The {who}'s favourites at the selected token, {side} run",
             column_config={

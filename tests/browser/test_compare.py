@@ -22,7 +22,7 @@ def token(viewer: Viewer, side: str, pos: int) -> Locator:
 @BOTH
 def test_compare_page(viewer: Viewer) -> None:
     viewer.open(f"/compare?jobs={RUNS}&x=student_tokens&left={DONE}&right={ROUTED}")
-    expect(viewer.page.get_by_test_id("stEChartsChart")).to_have_count(6)
+    expect(viewer.page.get_by_test_id("stEChartsChart")).to_have_count(5)
     expect(viewer.page.get_by_text("Equal budget: 10.2 k student tokens")).to_be_visible()
     expect(viewer.page.get_by_text("Not measured on this axis: sweep-03.")).to_be_visible()
     expect(token(viewer, "right", 26)).to_have_text("<eos>")

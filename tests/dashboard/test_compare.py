@@ -139,7 +139,8 @@ def test_a_link_opens_a_comparison(app) -> None:
     assert not test.exception
     assert test.multiselect(key="compare_jobs").value == [DONE, ROUTED]
     assert test.get("segmented_control")[0].value == "flops"
-    assert len(test.get("echarts_chart")) == 6
+    assert len(test.get("echarts_chart")) == 5
+    assert "None of these runs recorded this" in texts(test)  # the share of cut-off rollouts
     assert "Equal budget: **18\\.6 T FLOPs**" in markdown_of(test)
     assert "not significance" in texts(test)
     tables = [frame.value for frame in test.dataframe]
