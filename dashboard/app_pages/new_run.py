@@ -48,7 +48,7 @@ def page() -> None:
     generation = "_".join(f"{key}-{value}" for key, value in params.to_dict().items())
     spec = submit_form(start, method, recipes[name], generation)
     about = "Back to the gallery. What you filled in stays, without the changes to the method."
-    if place.button("Another recipe", icon=":material/view_module:", key="new_another", help=about):
+    if place.button("Another recipe", icon=":material/view_module:", key="new_another", help=about, width="stretch"):
         st.session_state[_BASE] = {key: value for key, value in spec.items() if key not in ("method", "from")}
         params.clear()
         st.rerun()

@@ -72,9 +72,9 @@ class Drawing:
             return self._variant(path, one, value or {}, key or path)
         return self._variants(path, one, value or [], key or path)
 
-    def widget(self, key: str, one: Field, value: Any) -> Any:
+    def widget(self, key: str, one: Field, value: Any, label: str = "") -> Any:
         """The input of a field that has no parts."""
-        label, key, about = words(one.name), f"{self.prefix}_{key}", _help(one.help)
+        label, key, about = label or words(one.name), f"{self.prefix}_{key}", _help(one.help)
         if one.kind == "flag":
             return st.toggle(label, bool(value), key=key, help=about)
         if one.kind == "choice":

@@ -16,6 +16,7 @@ from dashboard.shaping.schema import Field, fields_of
 from dashboard.shaping.text import escape_markdown, words
 
 _ESSENTIAL = {"schedule": "steps", "optimizer": "lr", "resources": "queue", "student": "model", "teacher": "model"}
+_NUMBERS = (("schedule", "steps", "Steps"), ("optimizer", "lr", "Learning rate"), ("resources", "queue", "Queue"))
 _NOT_DRAWN = ("name", "from", "recipe", "method", "seed")
 _IDEMPOTENCY, _LAST = "new_idempotency", "new_last"
 
@@ -74,15 +75,15 @@ def _essentials(drawing: Drawing, fields: tuple[Field, ...], start: specs.Spec) 
         with st.container(gap=None):
             task = _task(drawing, start)
         drawn = {}
-        for section, inner in (("schedule", "steps"), ("optimizer", "lr"), ("resources", "queue")):
+        for section, inner, label in _NUMBERS:
             one = sections[section][inner]
             with st.container(gap=None):
                 value = start.get(section, {}).get(inner, one.default)
-                drawn[section] = {inner: drawing.widget(f"{section}.{inner}", one, value)}
+                drawn[section] = {inner: drawing.widget(f"{section}.{inner}", one, value, label)}
                 drawing.errors.reserve(f"{section}.{inner}")
         seed = next(one for one in fields if one.name == "seed")
         with st.container(gap=None):
-            number = drawing.widget("seed", seed, start.get("seed", seed.default))
+            number = drawing.widget("seed", seed, start.get("seed", seed.default), "Seed")
             drawing.errors.reserve("seed")
     models_of = {"student": {"model": student}, "teacher": {"model": teacher}}
     return {"name": name.strip(), **models_of, "task": task, **drawn, "seed": number}

@@ -65,7 +65,7 @@ def test_from_the_gallery_to_a_run_that_is_paused_resumed_and_deleted(viewer: Vi
 def test_a_mistake_is_shown_at_the_field(viewer: Viewer) -> None:
     page = viewer.page
     viewer.open("/new_run?recipe=forward-kl")
-    rate = page.get_by_role("spinbutton", name="lr").first
+    rate = page.get_by_role("spinbutton", name="Learning rate")
     rate.fill("0")
     rate.press("Enter")
     press(page, "Validate")

@@ -14,12 +14,11 @@ from tests.cli.running import service, wait_until
 
 pytestmark = pytest.mark.service
 
-ADVANCED = {
-    "task": {"prompt_column": "question", "answer_column": "answer", "eval_examples": 16},
-    "rollout": {"prompts_per_step": 8, "max_new_tokens": 12},
-    "optimizer": {"warmup_steps": 2},
-    "schedule": {"evaluate_every": 20, "checkpoint_every": 50},
-    "telemetry": {"sequences_per_step": 3, "top_k": 4, "probe_states": 8},
+# By section of the form: role, label, value.
+SETTINGS = {
+    "Task": [("textbox", "prompt column", "question"), ("textbox", "answer column", "answer")],
+    "Rollout": [("spinbutton", "prompts per step", "8"), ("spinbutton", "max new tokens", "12")],
+    "Telemetry": [("spinbutton", "sequences per step", "3"), ("spinbutton", "probe states", "8")],
 }
 STEPS = 240
 
@@ -56,14 +55,19 @@ def choose(page: Page, label: str, value: str) -> None:
 def submit(viewer: Viewer, tiny_world) -> None:
     """Fill in the form and submit."""
     page = viewer.page
+    viewer.open("/new_run?recipe=forward-kl")
     page.get_by_role("textbox", name="Name", exact=True).fill("watched")
     choose(page, "Student", str(tiny_world.student))
     choose(page, "Teacher", str(tiny_world.teacher))
     choose(page, "Task", str(tiny_world.problems))
     page.get_by_role("spinbutton", name="Steps").fill(str(STEPS))
-    page.get_by_text("Everything else, as JSON").click()
-    page.get_by_role("textbox", name="The rest of the spec").fill(json.dumps(ADVANCED))
-    page.get_by_role("button", name="Submit").click()
+    for section, inputs in SETTINGS.items():
+        page.locator("summary").get_by_text(section, exact=True).click()
+        for role, label, value in inputs:
+            box = page.get_by_role(role, name=label)
+            box.fill(value)
+            box.press("Enter")
+    page.get_by_role("button", name="Submit", exact=True).click()
     expect(page.get_by_role("heading", name="watched")).to_be_visible()
 
 

@@ -52,7 +52,7 @@ class Attempts(Base):
         query = select(t.attempts).order_by(table.started_at.desc(), table.job_id.desc()).limit(limit)
         if failed:
             peace = or_(*(table.reason.startswith(end) for end in _PEACE))
-            query = query.where(table.finished_at.is_not(None), not_(peace))
+            query = query.where(not_(peace))  # without a reason, as while it runs, neither is true
         with self._read() as connection:
             return [Attempt.of(row) for row in connection.execute(query).mappings()]
 
