@@ -125,7 +125,8 @@ def detail(token: Token) -> None:
                 column_config={
                     name: st.column_config.ProgressColumn(f"{name} p", min_value=0.0, max_value=1.0, format="percent")
                     for name in ("student", "teacher")
-                },
+                }
+                | {"force": st.column_config.NumberColumn("force", format="%+.3f")},
             )
     route = shape.route_table(token)
     if route is not None:

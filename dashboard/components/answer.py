@@ -12,6 +12,8 @@ from dashboard.components import live, selection
 from dashboard.shaping import what_if
 from dashboard.shaping.text import escape_markdown, seconds_since
 
+_CLOSED = "answer_closed"
+
 
 def ask(key: str, question: Callable[[], Question]) -> None:
     """Ask, and remember the question in the URL under ``key``. A refusal is shown with its field."""
@@ -31,6 +33,9 @@ def answered(job: Job, key: str) -> Question | None:
     asked = selection.text(key)
     if asked is None:
         return None
+    known = st.session_state.get(_CLOSED)
+    if isinstance(known, Question) and (known.job_id, known.id) == (job.id, asked) and known.result is not None:
+        return known  # it never changes, and may be a megabyte
     try:
         question = data.question(job.id, asked)
     except data.Problem as problem:
@@ -44,6 +49,7 @@ def answered(job: Job, key: str) -> Question | None:
     if question.status == "failed":
         st.error(escape_markdown(what_if.why_not(question)), icon=":material/error:")
         return None
+    st.session_state[_CLOSED] = question
     return question
 
 

@@ -46,7 +46,7 @@ class Known:
 def exactness(method: MethodSpec, own: MethodSpec, known: Known) -> dict[str, Reasons]:
     """Field -> why it is approximate, for the plan of ``method`` on a step that was trained under ``own``.
 
-    Fields: log_ratio, return, value, advantage, gate, gate:NAME for each, coefficient, route, force, change.
+    Fields: log_ratio, return, value (with a critic), advantage, gate, gate:NAME for each, coefficient, route, force, change.
     """
     return _Inspection(method, own, known).fields()
 
@@ -71,7 +71,7 @@ class _Inspection:
         return {
             "log_ratio": self.scores(),
             "return": self.scores(),
-            "value": self.value(),
+            **({"value": self.value()} if self.method.credit.estimator == "gae" else {}),
             "advantage": self.advantage(),
             "gate": self.gates(),
             **gates,

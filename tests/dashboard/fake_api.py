@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from opd_core.recipes import load
-from tests.dashboard import fake_compare, fake_fleet, fake_profiles
+from tests.dashboard import fake_compare, fake_fleet, fake_profiles, fake_questions
 
 TOKEN = "fake-token"
 HOSTILE = "<img src=x onerror=window.__xss=1>"
@@ -82,6 +82,7 @@ class World:
     def __init__(self) -> None:
         self.steps = {RUNNING: 12, DONE: TOTAL, FAILED: 0, QUEUED: 0, ROUTED: TOTAL}
         self.submitted: list[Json] = []
+        self.questions = fake_questions.Desk(lambda step, n: sequence(step, n, whole=True))
         self.jobs: dict[str, Json] = {}
         for job_id, status, name, recipe in (
             (QUEUED, "queued", "sweep-03", "tml-opd"),
@@ -191,6 +192,11 @@ class World:
             return self._compare(parts[1:], query)
         if parts[0] != "jobs" or parts[1] not in self.jobs:
             raise Refused(404, "Not found", f"There is no job {parts[1] if len(parts) > 1 else path!r}.")
+        if self.questions.concerns(parts[2:]):
+            found = self.questions.answer(parts[1], parts[2:], body)
+            if found is None:
+                raise Refused(404, "Not found", "The job has no such question.")
+            return found
         return self._about(self.jobs[parts[1]], parts[2:], method, query)
 
     def _compare(self, rest: list[str], query: dict[str, str]) -> tuple[int, Json]:
