@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test quick-test mutants lint format types walls docs lab-docs check bench bench-demo bench-service bench-telemetry bench-loss bench-credit smoke clean
+.PHONY: help install demo up test quick-test mutants lint format types walls docs lab-docs screenshots check bench bench-demo bench-service bench-telemetry bench-dashboard bench-loss bench-credit smoke clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ docs: $(VENV)/.dev  ## write docs/spec.md and docs/recipes.md from the code's ow
 lab-docs: $(VENV)/.dev  ## write docs/lab.md: what every recipe does, by exact enumeration
 	$(BIN)/python docs/generate_lab.py
 
+screenshots: $(VENV)/.dev  ## pictures of every page in both themes, over a service that trains; minutes
+	$(BIN)/python -m docs.screenshots
+
 check: lint types walls  ## lint, types, walls
 
 bench: bench-demo bench-service bench-telemetry bench-loss  ## all short benchmarks; results go to benchmarks/results
@@ -71,6 +74,9 @@ bench-service: $(VENV)/.dev  ## from POST to first step, from worker to browser
 
 bench-telemetry: $(VENV)/.dev  ## what recording costs, as a ratio
 	$(BIN)/python -m benchmarks.telemetry
+
+bench-dashboard: $(VENV)/.dev  ## a large run over the API, a busy page, pages while a job trains
+	$(BIN)/python -m benchmarks.dashboard
 
 bench-loss: $(VENV)/.dev  ## memory and time of the chunked head against the dense one; needs 12 GiB
 	$(BIN)/python -m benchmarks.loss

@@ -10,21 +10,14 @@ start of a training process.
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from api.client import Client
 from benchmarks.machine import describe_machine, keep
-from cli.stopping import StopRequest
-from cli.up import Service, UpOptions
+from benchmarks.stack import running
 from opd_core import recipes
-from opd_core.runs.settings import Settings
-from opd_core.tasks.demo_models import ensure
 
 DEMO: dict[str, Any] = {
     "student": {"model": "demo/student"},
@@ -40,24 +33,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     arguments = parser.parse_args()
     machine = describe_machine()
-    with tempfile.TemporaryDirectory(prefix="opd-bench-") as home:
-        cached = Settings().home / "models"
-        if cached.is_dir():
-            shutil.copytree(cached, Path(home) / "models")
-        os.environ["OPD_HOME"] = home
-        ensure(Path(home))
-        settings = Settings()
-        service = Service(UpOptions(settings, dashboard=False), StopRequest(), lambda _: None)
-        try:
-            address = service.start()
-            with Client(address.api_url, settings.token()) as client:
-                rows = []
-                for row in smoke(client, arguments.recipes, DEMO, steps=arguments.steps):
-                    rows.append(row)
-                    said = row["problem"] or f"passed in {row['seconds']} s"
-                    print(f"{len(rows)}/{len(arguments.recipes)} {row['name']}: {said}", flush=True)
-        finally:
-            service.stop()
+    rows = []
+    with running(dashboard=False) as stack:
+        for row in smoke(stack.client, arguments.recipes, DEMO, steps=arguments.steps):
+            rows.append(row)
+            said = row["problem"] or f"passed in {row['seconds']} s"
+            print(f"{len(rows)}/{len(arguments.recipes)} {row['name']}: {said}", flush=True)
     print(as_table(rows))
     if failed := [row for row in rows if row["problem"]]:  # a table with holes is nothing to keep
         raise SystemExit("\n".join(f"{row['name']}: {row['problem']}" for row in failed))

@@ -11,11 +11,9 @@ step (the time in the stream's own ids) to the moment a browser that has the run
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shutil
 import statistics
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -25,10 +23,7 @@ import yaml
 
 from api.client import Client
 from benchmarks.machine import describe_machine, keep
-from cli.stopping import StopRequest
-from cli.up import Service, UpOptions
-from opd_core.runs.settings import Settings
-from opd_core.tasks.demo_models import ensure
+from benchmarks.stack import running
 
 
 def main() -> None:
@@ -36,23 +31,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     machine = describe_machine()
-    with tempfile.TemporaryDirectory(prefix="opd-bench-") as home:
-        models = Path(home) / "models"
-        cached = Settings().home / "models"
-        if cached.is_dir():
-            shutil.copytree(cached, models)
-        os.environ["OPD_HOME"] = home
-        ensure(Path(home))
-        settings = Settings()
-        service = Service(UpOptions(settings), StopRequest(), lambda _: None)
-        try:
-            address = service.start()
-            client = Client(address.api_url, settings.token())
-            _first_step(client)  # warm
-            starts = [_first_step(client) for _ in range(arguments.rounds)]
-            delays = _browser_delays(client, address.dashboard_url or "")
-        finally:
-            service.stop()
+    with running(dashboard=True) as stack:
+        _first_step(stack.client)  # warm
+        starts = [_first_step(stack.client) for _ in range(arguments.rounds)]
+        delays = _browser_delays(stack.client, stack.dashboard_url)
     figures: dict[str, Any] = {
         "post_to_first_step_s": {"rounds": starts, "median": statistics.median(starts), "max": max(starts)},
         "worker_to_browser_s": delays,

@@ -94,6 +94,11 @@ class Service:
         self.address = address
         return address
 
+    @property
+    def redis_url(self) -> str | None:
+        """Where the broker of the started service is."""
+        return self._broker.url if self._broker else None
+
     def watch(self) -> None:
         """Until a stop is asked for (raises Stopped): restart a dead part. Raises PartFailed when it dies twice."""
         while True:

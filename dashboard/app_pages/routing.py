@@ -75,7 +75,7 @@ def choose_view(heatmap: Heatmap) -> tuple[int | None, bool]:
         format_func=lambda one: escape_markdown(f"{visible(known[one].text)}  (probed {known[one].count} times)"),
         key="routing_source",
         label_visibility="collapsed",
-        on_change=lambda: selection.choose(source=st.session_state["routing_source"]),
+        on_change=lambda: selection.choose_known("source", st.session_state["routing_source"], known),
     )
     st.session_state["routing_difference"] = selection.text("difference") == "1"
     toggle.toggle(

@@ -186,7 +186,7 @@ def choose_sequence(known: dict[int, SequenceSummary], n: int) -> None:
         list(known),
         format_func=lambda one: shape.sequence_label(known[one]),
         key="tokens_seq",
-        on_change=lambda: selection.choose(seq=st.session_state["tokens_seq"], token=None),
+        on_change=lambda: selection.choose_known("seq", st.session_state["tokens_seq"], known, token=None),
     )
 
 
@@ -232,7 +232,7 @@ def other_step(
         index=None,
         placeholder="Compare with another step",
         label_visibility="collapsed",
-        on_change=lambda: selection.choose(other=st.session_state["tokens_other"]),
+        on_change=lambda: selection.choose_known("other", st.session_state["tokens_other"], steps),
     )
     if wanted not in steps:
         return

@@ -6,6 +6,8 @@ Widgets are set from here before they are drawn and write back in their callback
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import streamlit as st
 
 KEYS = (
@@ -61,6 +63,14 @@ def choose(**changes: str | int | None) -> None:
         elif key in st.query_params:
             del st.query_params[key]
     _remember()
+
+
+def choose_known(key: str, value: object, known: Container[int], **others: int | None) -> None:
+    """Write a list's choice to the URL; None removes. When the list has changed meanwhile, a browser may send the text
+    of an entry that is gone: that is nobody's choice.
+    """
+    if value is None or (isinstance(value, int) and value in known):
+        choose(**{key: value, **others})
 
 
 def slider_key(name: str, value: object, *, moves: bool) -> str:

@@ -204,6 +204,7 @@ export default function (component) {
     state.selected = data.selected;
   }
   state.strip.setAttribute("aria-label", data.label);
+  state.strip.dataset.place = data.place;
   describe(state.legend, bar ? `colour: ${data.name}` : "", data.ends);
   state.barLegend.hidden = !bar;
   if (bar) describe(state.barLegend, `bar: ${bar.label}`, bar.ends);

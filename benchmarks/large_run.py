@@ -1,0 +1,102 @@
+"""A run with far more records than the demo has, written straight into the run directory: numbers are random."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from opd_core import recipes
+from opd_core.runs import profiles, records
+from opd_core.runs.artifacts import RunFiles, job_files
+from opd_core.runs.database import connect
+from opd_core.runs.settings import Settings
+from opd_core.runs.store import RunStore
+from opd_core.spec import JobSpec
+
+VOCABULARY = 1000
+_SPEC: dict[str, Any] = {
+    "name": "large",
+    "student": {"model": "demo/student"},
+    "teacher": {"model": "demo/teacher"},
+    "task": {"name": "demo/word-problems"},
+    "recipe": "cr-opd",
+    "schedule": {"steps": 100_000},
+}
+_FIELDS = ("log_ratio", "return", "advantage", "coefficient", "kl", "entropy_student", "entropy_teacher", "gate")
+
+
+class LargeRun:
+    """A claimed job that looks like a running one; nobody trains it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.store = RunStore(connect(settings.database_url))
+        spec = JobSpec.model_validate(_SPEC)
+        self.id = self.store.create_job(spec, recipes.resolve(spec)).id
+        claim = self.store.claim(self.id, "benchmark", 3600.0)
+        assert claim is not None
+        self.store.set_phase(self.id, claim.attempt, "training", "running")
+        self.files: RunFiles = job_files(settings.artifacts_url, self.id)
+        self.files.write_json("vocabulary.json", [f" word{i}" for i in range(VOCABULARY)])
+
+    def add_profiles(self, first: int, last: int) -> None:
+        """Profiles of steps first..last: small, so that a thousand steps are seconds."""
+        for start in range(first, last + 1, 20):
+            stop = min(start + 19, last)
+            rows = [_profile(step, field) for step in range(start, stop + 1) for field in _FIELDS]
+            profiles.write_part(self.files, rows, start, stop, 1)
+
+    def add_records(self, step: int, sequences: int, length: int, top_k: int) -> None:
+        """Token records of one step, a part of its own."""
+        rows = [sequence(step, n, length, top_k) for n in range(sequences)]
+        records.write_part(self.files, rows, step, step, 1)
+
+
+def _profile(step: int, field: str) -> dict[str, Any]:
+    draw = np.random.default_rng((step, len(field)))
+    return {
+        "step": step,
+        "attempt": 1,
+        "field": field,
+        "bin_width": 16,
+        "tokens": [100] * profiles.BINS,
+        "mean": draw.normal(size=profiles.BINS).tolist(),
+        "quantiles": np.sort(draw.normal(size=len(profiles.QUANTILES))).tolist(),
+        "histogram": draw.integers(0, 50, len(profiles.EDGES) - 1).tolist(),
+    }
+
+
+def sequence(step: int, n: int, length: int, top_k: int) -> dict[str, Any]:
+    """A record of ``length`` tokens."""
+    draw = np.random.default_rng((step, n))
+    numbers = {name: draw.normal(size=length).tolist() for name in records.TOKEN_FLOATS}
+    ids = draw.integers(0, VOCABULARY, (length, top_k)).tolist()
+    logp = draw.normal(-3.0, 1.0, (length, top_k)).tolist()
+    names = ("student_top_logp", "student_top_teacher_logp", "teacher_top_logp", "teacher_top_student_logp")
+    return {
+        "step": step,
+        "n": n,
+        "attempt": 1,
+        "problem": n,
+        "prompt": "a prompt",
+        "completion": " ".join(["word"] * length),
+        "answer": "42",
+        "correct": True,
+        "truncated": False,
+        "reason": "uniform",
+        "length": length,
+        "token_ids": draw.integers(0, VOCABULARY, length).tolist(),
+        **numbers,
+        "gate_names": ["tip"],
+        "gate_weights": draw.integers(0, 2, (length, 1)).astype(float).tolist(),
+        "component_names": ["log_ratio"],
+        "component_values": draw.normal(size=(length, 1)).tolist(),
+        "student_top_ids": ids,
+        "teacher_top_ids": ids,
+        **dict.fromkeys(names, logp),
+        "route_ids": [[]] * length,
+        "route_weights": [[]] * length,
+        "probe_ids": [None] * length,
+        "probe_predicted": [None] * length,
+        "probe_realised": [None] * length,
+    }
