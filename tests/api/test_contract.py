@@ -36,6 +36,7 @@ def known(http, store, services, tmp_path):
         "file_id": checkpoint.files[0]["id"],
         "step": 1,
         "n": 0,
+        "token": 0,
         "name": "gkd",
     }
 
@@ -46,7 +47,8 @@ def test_every_answer_is_a_documented_one(app, http, store, known, mode):
         store.finish(known["job_id"], 1, "succeeded", report={"seed": 0})
     schema = schemathesis.openapi.from_asgi("/openapi.json", app).exclude(path_regex="/stream$")
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    operations = [found.ok() for found in schema.get_all_operations()]
+    found = [operation.ok() for operation in schema.get_all_operations()]
+    operations = sorted(found, key=lambda one: one.method == "delete")  # last: what it removes is asked for before
     assert len(operations) >= 20
     for operation in operations:
 
@@ -60,7 +62,7 @@ def test_every_answer_is_a_documented_one(app, http, store, known, mode):
         )
         def check(case):
             if mode != "generated":
-                case.path_parameters = {key: known[key] for key in case.path_parameters or {}}
+                case.path_parameters = {key: known.get(key, made) for key, made in (case.path_parameters or {}).items()}
             case.call_and_validate(headers=headers, checks=CHECKS)
 
         import hypothesis
