@@ -16,9 +16,9 @@ from api.schemas import Mark, Probe, Question, Replan, Token
 _FIELDS = {
     "log_ratio": "r",
     "return_": "return",
-    "advantage": "advantage",
+    "advantage": "A",
     "gate": "gate",
-    "coefficient": "coefficient",
+    "coefficient": "coeff.",
 }
 _CHANGING = ("advantage", "gate", "coefficient")
 

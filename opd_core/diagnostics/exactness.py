@@ -46,7 +46,8 @@ class Known:
 def exactness(method: MethodSpec, own: MethodSpec, known: Known) -> dict[str, Reasons]:
     """Field -> why it is approximate, for the plan of ``method`` on a step that was trained under ``own``.
 
-    Fields: log_ratio, return, value (with a critic), advantage, gate, gate:NAME for each, coefficient, route, force, change.
+    Fields: log_ratio, return, value (with a critic), advantage, gate, gate:NAME for each, coefficient, route, force,
+    change.
     """
     return _Inspection(method, own, known).fields()
 

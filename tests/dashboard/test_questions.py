@@ -29,7 +29,7 @@ def test_a_what_if_is_asked_waited_for_and_shown(app, fake_api: FakeApi) -> None
     assert not test.exception
     asked = fake_api.world.questions.asked[0]["request"]
     assert asked == {"recipe": "forward-kl", "method": {"routing": {"strength": 0.5}}, "sequences": [1], "step": 3}
-    assert test.query_params["whatif"] == ["question_0"]
+    assert test.query_params["whatif"] == "question_0"
     later(test)
     assert not test.exception
     assert "Step 3, sequence 1: forward-kl" in plain(test)

@@ -14,7 +14,7 @@ def test_what_if_and_probe_are_answered_beside_training(running: Running) -> Non
     client = running.client
     done = client.submit(running.spec(recipe="cr-opd"))
     client.wait(done.id, timeout_s=180)
-    busy = client.submit(running.spec(schedule={"steps": 400, "evaluate_every": 0, "checkpoint_every": 0}))
+    busy = client.submit(running.spec(schedule={"steps": 100_000, "evaluate_every": 0, "checkpoint_every": 0}))
     wait_until(lambda: (client.job(busy.id).progress.step or 0) >= 1, "the other job trains", 120)
 
     asked = [
