@@ -10,7 +10,7 @@ from dashboard.components import charts, comparison, live
 from dashboard.components.token_pairs import token_pairs
 from dashboard.shaping import compared, head_to_head
 
-IMAGE = st.column_config.ImageColumn("", width=60)
+LINE = st.column_config.TextColumn("", width=60)
 
 
 def curves(found: Comparison, drawn: dict[str, compared.Look]) -> None:
@@ -34,19 +34,20 @@ def tables(found: Comparison, drawn: dict[str, compared.Look]) -> None:
     """Outcome and price by arm, and what the arms differ in."""
     st.subheader("Head to head", anchor=False)
     st.markdown(compared.budget_sentence(found))
+    colors = [drawn[arm.jobs[0]].color for arm in found.arms]
     st.dataframe(
-        head_to_head.outcomes(found, drawn),
+        head_to_head.painted(head_to_head.outcomes(found, drawn), colors),
         hide_index=True,
         key="outcomes",
         alt="Accuracy by arm",
-        column_config={"": IMAGE, "arm": st.column_config.TextColumn(width="medium")},
+        column_config={"": LINE, "arm": st.column_config.TextColumn(width="medium")},
     )
     st.dataframe(
-        head_to_head.prices(found, drawn),
+        head_to_head.painted(head_to_head.prices(found, drawn), colors),
         hide_index=True,
         key="prices",
         alt="Tokens, compute and time by arm",
-        column_config={"": IMAGE, "arm": st.column_config.TextColumn(width="medium")},
+        column_config={"": LINE, "arm": st.column_config.TextColumn(width="medium")},
     )
     st.caption(
         "An arm is one spec under any number of seeds: mean, then smallest to largest, then the standard deviation of "
@@ -71,11 +72,11 @@ def view(jobs: list[str], axis: str) -> None:
     found = data.compare(tuple(jobs), axis)
     drawn = compared.looks(found, charts.theme())
     st.dataframe(
-        head_to_head.runs(found, drawn),
+        head_to_head.painted(head_to_head.runs(found, drawn), [drawn[run.id].color for run in found.runs]),
         hide_index=True,
         key="compared_runs",
         alt="The compared runs and how they are drawn",
-        column_config={"": IMAGE, "run": st.column_config.TextColumn(width="medium")},
+        column_config={"": LINE, "run": st.column_config.TextColumn(width="medium")},
     )
     curves(found, drawn)
     tables(found, drawn)

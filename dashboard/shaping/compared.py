@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ _HUES = {
 _PAGES = {"light": "#ffffff", "dark": "#11161d"}
 _SYMBOLS = ["circle", "rect", "triangle", "diamond", "roundRect", "pin", "arrow", "emptyCircle"]
 _DASHES = [[], [7, 3], [2, 3], [8, 3, 2, 3], [12, 4], [4, 4], [2, 6], [10, 3, 2, 3, 2, 3]]
+# The same in text, for tables.
+_LINES = ["━━━━", "╍╍╍╍", "┅┅┅┅", "┉┉┉┉", "━╍━╍", "━┅━┅", "╍┉╍┉", "┅┉┅┉"]
 _PALEST = 0.4
 
 CURVES = [
@@ -46,6 +47,7 @@ class Look:
 
     color: str
     dash: list[int]
+    line: str
     symbol: str
     label: str
 
@@ -61,19 +63,13 @@ def looks(comparison: Comparison, theme: str) -> dict[str, Look]:
         paleness = _PALEST * place / max(1, len(members[run.arm]) - 1)
         label = run.name if names[run.name] == 1 else f"{run.name} · {run.id[-6:]}"
         found[run.id] = Look(
-            blend([_HUES[theme][hue], _PAGES[theme]], paleness), _DASHES[place], _SYMBOLS[hue], f"{run.arm} · {label}"
+            blend([_HUES[theme][hue], _PAGES[theme]], paleness),
+            _DASHES[place],
+            _LINES[place],
+            _SYMBOLS[hue],
+            f"{run.arm} · {label}",
         )
     return found
-
-
-def swatch(look: Look) -> str:
-    """The run's line as a little picture for tables."""
-    dash = f' stroke-dasharray="{" ".join(map(str, look.dash))}"' if look.dash else ""
-    drawn = (
-        '<svg xmlns="http://www.w3.org/2000/svg" width="44" height="12">'
-        f'<path d="M1 6H43" stroke="{look.color}" stroke-width="4"{dash}/></svg>'
-    )
-    return f"data:image/svg+xml;base64,{base64.b64encode(drawn.encode()).decode()}"
 
 
 def points(run: ComparedRun, key: str, *, share: bool) -> list[list[float]]:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from api.schemas import Arm, Comparison, Spread
-from dashboard.shaping.compared import Look, swatch
+from dashboard.shaping.compared import Look
 from dashboard.shaping.text import compact, percent, readable
 
 Show = Callable[[float], str]
@@ -22,6 +23,11 @@ def spread_text(found: Spread | None, show: Show) -> str:
     if found.sd is None:
         return show(found.mean)
     return f"{show(found.mean)} ({show(found.min)} to {show(found.max)}, sd {show(found.sd)})"
+
+
+def painted(table: pd.DataFrame, colors: list[str]) -> Styler:
+    """The table with each row's line in its colour."""
+    return table.style.apply(lambda _: [f"color: {color}" for color in colors], subset=[""])
 
 
 def outcomes(comparison: Comparison, drawn: dict[str, Look]) -> pd.DataFrame:
@@ -55,7 +61,7 @@ def prices(comparison: Comparison, drawn: dict[str, Look]) -> pd.DataFrame:
 def _arms(comparison: Comparison, drawn: dict[str, Look], columns: dict[str, Callable[[Arm], str]]) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "": [swatch(drawn[arm.jobs[0]]) for arm in comparison.arms],
+            "": [drawn[arm.jobs[0]].line for arm in comparison.arms],
             "arm": [f"{arm.key} · {arm.recipe}" for arm in comparison.arms],
             "runs": [_runs(arm) for arm in comparison.arms],
             **{name: [show(arm) for arm in comparison.arms] for name, show in columns.items()},
@@ -71,7 +77,7 @@ def runs(comparison: Comparison, drawn: dict[str, Look]) -> pd.DataFrame:
     """One row per run: the legend of all curves."""
     return pd.DataFrame(
         {
-            "": [swatch(drawn[run.id]) for run in comparison.runs],
+            "": [drawn[run.id].line for run in comparison.runs],
             "run": [drawn[run.id].label for run in comparison.runs],
             "recipe": [run.recipe for run in comparison.runs],
             "seed": [run.seed for run in comparison.runs],

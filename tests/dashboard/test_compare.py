@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-
 import pytest
 
 from api.schemas import Comparison, SharedProblem, Spread
@@ -108,8 +106,9 @@ def test_tables_have_a_row_per_arm_and_a_legend_per_run() -> None:
     assert list(prices["student tokens"]) == ["12.2 k", "61.2 k"]
     runs = head_to_head.runs(found, drawn)
     assert list(runs["accuracy"]) == ["55.5 %", "95.4 %", "–"]
-    drawing = base64.b64decode(runs[""][0].removeprefix("data:image/svg+xml;base64,")).decode()
-    assert drawn[RUNNING].color in drawing
+    assert list(runs[""]) == ["━━━━", "━━━━", "╍╍╍╍"]  # the first seed of each arm, and the second of one
+    styles = head_to_head.painted(runs, [drawn[run.id].color for run in found.runs])._compute().ctx
+    assert [styles[row, 0] for row in range(3)] == [[("color", drawn[run.id].color)] for run in found.runs]
     table = head_to_head.differences(found)
     assert list(table["A · tml-opd"]) == ["tml-opd", "–"]
 

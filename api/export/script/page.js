@@ -112,6 +112,7 @@ function tree(value) {
       : readable(value.join(", "));
   }
   if (typeof value === "object") {
+    if (!Object.keys(value).length) return el("span", { class: "none" }, "none");
     return el(
       "dl",
       { class: "tree" },
