@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import streamlit as st
 
-from api.schemas import Probe, Token
+from api.schemas import Probe
 from dashboard import data
 from dashboard.components import answer, selection
+from dashboard.components.color_pills import color_pills
 from dashboard.components.run_header import chosen_run
+from dashboard.components.token_card import token_card
 from dashboard.components.token_strip import token_strip
 from dashboard.shaping import fields
 from dashboard.shaping import tokens as shape
-from dashboard.shaping.text import escape_markdown, readable, visible
+from dashboard.shaping.text import escape_markdown, readable
 
 MAX_PROMPT = 16_384
 NEWEST = ""
@@ -75,7 +77,7 @@ def show(result: Probe) -> None:
         answer.badges(result.marks)
     st.code(readable(sequence.prompt), language=None, wrap_lines=True)
     offered = fields.offered([sequence])
-    field = choose_color(offered)
+    field = color_pills(offered, key="probe_color")
     position = selection.number("token")
     if position is None:
         position = next(iter(shape.extremes(sequence, fields.LOG_RATIO)), 0)
@@ -87,61 +89,7 @@ def show(result: Probe) -> None:
     token_strip(drawing, key="probe_strip", on_pick=lambda _, pos: selection.choose(token=pos))
     st.caption(escape_markdown(fields.scale_note(field, used)))
     st.code(readable(sequence.completion), language=None, wrap_lines=True)
-    detail(sequence.tokens[position])
-
-
-def choose_color(offered: dict[str, fields.Field]) -> fields.Field:
-    """Which number colours the strip."""
-    field = offered.get(selection.text("color") or "", fields.LOG_RATIO)
-    st.session_state["probe_color"] = field.key
-    st.pills(
-        "Colour",
-        list(offered),
-        format_func=lambda key: escape_markdown(offered[key].label),
-        key="probe_color",
-        required=True,
-        wrap=True,
-        on_change=lambda: selection.choose(color=st.session_state["probe_color"]),
-    )
-    return field
-
-
-def detail(token: Token) -> None:
-    """Everything about the selected token; nothing was updated, so nothing moved."""
-    st.subheader(f"Token {token.pos}", anchor=False)
-    st.text(f"{visible(token.text)}   (id {token.id})   {shape.verdict(token)}")
-    for links in (shape.chain(token), shape.parts(token)):
-        with st.container(horizontal=True, gap="small"):
-            for link in links:
-                st.metric(escape_markdown(link.label), link.value, help=escape_markdown(link.meaning), border=True)
-    for who, column in zip(("student", "teacher"), st.columns(2), strict=True):
-        with column:
-            st.markdown(f"**The {who}'s favourites**")
-            st.dataframe(
-                shape.top_table(token, who),
-                hide_index=True,
-                key=f"probe_top_{who}",
-                alt=f"The {who}'s favourites at the selected token",
-                column_config={
-                    name: st.column_config.ProgressColumn(f"{name} p", min_value=0.0, max_value=1.0, format="percent")
-                    for name in ("student", "teacher")
-                }
-                | {"force": st.column_config.NumberColumn("force", format="%+.3f")},
-            )
-    route = shape.route_table(token)
-    if route is not None:
-        st.markdown("**Planned route** :gray[where the plan would send this token's mass]")
-        st.dataframe(
-            route,
-            hide_index=True,
-            key="probe_route",
-            alt="Planned route of the selected token",
-            column_config={
-                "token": "destination",
-                "weight": st.column_config.NumberColumn("sent", format="%.3f"),
-                "plain": st.column_config.NumberColumn("softmax alone", format="%.3f"),
-            },
-        )
+    token_card(sequence.tokens[position], job, key="probe_", updated=False)
 
 
 form()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from api.schemas import Sequence, SequenceSummary, Token
+from api.schemas import Sequence, SequenceSummary
 from dashboard import data
-from dashboard.components import live, selection
+from dashboard.components import live, player, selection
+from dashboard.components.color_pills import color_pills
 from dashboard.components.run_header import chosen_run, status_badge
+from dashboard.components.token_card import token_card
 from dashboard.components.token_strip import token_strip
 from dashboard.shaping import fields
 from dashboard.shaping import tokens as shape
@@ -19,7 +21,6 @@ KEYS = (
     "Keys, after a click on the strip: ← → token, Home End, X next extreme (shift: back), ↑ ↓ sequence, "
     "Page↑ Page↓ step, space play and pause."
 )
-_PLAYING, _SWITCHED = "tokens_playing", "tokens_switched"
 
 job = chosen_run()
 running = not job.terminal
@@ -29,8 +30,8 @@ def view() -> None:
     """The whole page below the header."""
     now = live.refreshed(job)
     steps = data.steps(job.id)
-    if playing():
-        advance(steps)
+    if player.playing():
+        player.advance(steps, running=running)
     step = shape.nearest(steps, selection.number("step"))
     if step is None:
         status_badge(now)
@@ -89,7 +90,7 @@ def view() -> None:
         st.caption("The same as plain text")
         st.code(readable(sequence.completion), language=None, wrap_lines=True)
     jump(sequence, field)
-    detail(sequence.tokens[position])
+    token_card(sequence.tokens[position], job)
 
 
 def picked(place: str, position: int) -> None:
@@ -102,7 +103,7 @@ def moved(place: str, what: str, by: int) -> None:
     """A key that leaves the strip: to the next sequence or step, or play and pause."""
     where = shape.read_place(place, job.id)
     if what == "play":
-        play(not playing())
+        player.play(not player.playing(), data.steps(job.id))
     elif where is not None and what == "sequence":
         known = [summary.n for summary in data.sequences(job.id, where[0])]
         if (target := shape.neighbour(known, where[1], by)) is not None:
@@ -111,40 +112,12 @@ def moved(place: str, what: str, by: int) -> None:
         selection.choose(step=target)
 
 
-def playing() -> bool:
-    """Whether the page goes through the steps by itself."""
-    return bool(st.session_state.get(_PLAYING))
-
-
-def play(on: bool) -> None:
-    """Start at the selected step, or at the first one when the last is shown."""
-    st.session_state[_PLAYING] = on
-    steps = data.steps(job.id)
-    if on and selection.number("step") in (None, *steps[-1:]):
-        selection.choose(step=next(iter(steps), None))
-    st.session_state[_SWITCHED] = True  # the panel's clock is set when the page is drawn
-
-
-def advance(steps: list[int]) -> None:
-    """One step on, at most once a tick; at the end a running job is followed, a finished one stops."""
-    current = shape.nearest(steps, selection.number("step"))
-    target = None if current is None else shape.neighbour(steps, current, 1)
-    if target is not None:
-        selection.choose(step=target)
-        return
-    st.session_state[_PLAYING] = False
-    if running:
-        selection.choose(step=None)
-    else:
-        st.session_state[_SWITCHED] = True
-
-
 def choose_step(steps: list[int], step: int) -> None:
     """The step slider, play and pause, and the way back to the newest step."""
     pinned = selection.number("step") is not None
-    slider, player, follow = st.columns([7, 1, 1], vertical_alignment="bottom")
+    slider, starter, follow = st.columns([7, 1, 1], vertical_alignment="bottom")
     if len(steps) > 1:
-        key = selection.slider_key("tokens_step", step, moves=playing() or (running and not pinned))
+        key = selection.slider_key("tokens_step", step, moves=player.playing() or (running and not pinned))
         st.session_state[key] = step
         slider.select_slider(
             "Step",
@@ -152,16 +125,16 @@ def choose_step(steps: list[int], step: int) -> None:
             key=key,
             on_change=lambda: selection.choose(step=st.session_state[key]),
         )
-        player.button(
-            "Pause" if playing() else "Play",
+        starter.button(
+            "Pause" if player.playing() else "Play",
             key="tokens_play",
-            icon=":material/pause:" if playing() else ":material/play_arrow:",
+            icon=":material/pause:" if player.playing() else ":material/play_arrow:",
             help="Go through the recorded steps, one a second.",
-            on_click=lambda: play(not playing()),
+            on_click=lambda: player.play(not player.playing(), steps),
         )
     else:
         slider.caption(f"Step {step}")
-    if running and pinned and not playing():
+    if running and pinned and not player.playing():
         follow.button(
             "Follow live",
             key="tokens_follow",
@@ -169,7 +142,7 @@ def choose_step(steps: list[int], step: int) -> None:
             help="Show the newest recorded step again, and the ones to come.",
             on_click=lambda: selection.choose(step=None),
         )
-    elif running and not playing():
+    elif running and not player.playing():
         follow.badge(
             "live",
             icon=":material/sensors:",
@@ -193,18 +166,9 @@ def choose_sequence(known: dict[int, SequenceSummary], n: int) -> None:
 def choose_colors(offered: dict[str, fields.Field]) -> tuple[fields.Field, fields.Field | None]:
     """Which number colours the tokens, and which one, if any, the bar below them."""
     colors, bars = st.columns([6, 1], vertical_alignment="bottom")
-    field = offered.get(selection.text("color") or "", fields.LOG_RATIO)
+    with colors:
+        field = color_pills(offered, key="tokens_color")
     second = offered.get(selection.text("second") or "")
-    st.session_state["tokens_color"] = field.key
-    colors.pills(
-        "Colour",
-        list(offered),
-        format_func=lambda key: escape_markdown(offered[key].label),
-        key="tokens_color",
-        required=True,
-        wrap=True,  # a run may offer fifteen
-        on_change=lambda: selection.choose(color=st.session_state["tokens_color"]),
-    )
     st.session_state["tokens_second"] = second.key if second else ""
     bars.selectbox(
         "Bar below",
@@ -294,100 +258,12 @@ def texts(sequence: Sequence) -> None:
         st.badge("cut off at the token limit", color="orange", icon=":material/content_cut:")
 
 
-def detail(token: Token) -> None:
-    """Everything about the selected token."""
-    st.subheader(f"Token {token.pos}", anchor=False)
-    st.text(f"{visible(token.text)}   (id {token.id})   {shape.verdict(token)}")
-    numbers(shape.chain(token))
-    numbers(shape.parts(token))
-    if shape.is_direct(job):
-        st.caption(
-            "This recipe takes the direct route: the teacher's whole distribution pulls at the student's, scaled by "
-            "the gate. No coefficient rests on the sampled token; read the two columns below."
-        )
-    compared = shape.compared(token, job)
-    student, teacher = st.columns(2)
-    with student:
-        top(token, "student", "The student's favourites", compared)
-    with teacher:
-        top(token, "teacher", "The teacher's favourites", compared)
-    if compared is not None:
-        st.caption(f"The method's support compares {len(compared.ids)} tokens here; what it left out says so.")
-
-    route, probe = shape.route_table(token), shape.probe_table(token)
-    left, right = st.columns(2)
-    with left:
-        st.markdown("**Planned route** :gray[where the plan sends this token's mass]")
-        if route is None:
-            st.caption("No route: this recipe leaves the destination to the softmax, or this token is not suppressed.")
-        else:
-            st.dataframe(
-                route,
-                hide_index=True,
-                key="route",
-                alt="Planned route of the selected token",
-                column_config={
-                    "token": st.column_config.TextColumn("destination"),
-                    "weight": st.column_config.NumberColumn("sent", format="%.3f"),
-                    "plain": st.column_config.NumberColumn(
-                        "softmax alone",
-                        format="%.3f",
-                        help="What the same coefficient would push this destination with if nothing were sent: "
-                        "in proportion to what the student already gives it.",
-                    ),
-                },
-            )
-    with right:
-        st.markdown("**Change of probability** :gray[predicted by the plan, realised after the update]")
-        if probe is None:
-            st.caption("This state was not probed. Probed states carry both numbers for the tokens that moved most.")
-        else:
-            st.dataframe(
-                probe,
-                hide_index=True,
-                key="probe",
-                alt="Predicted and realised change of probability at the selected token",
-                column_config={
-                    "predicted": st.column_config.NumberColumn(format="%+.5f"),
-                    "realised": st.column_config.NumberColumn(format="%+.5f"),
-                },
-            )
-
-
-def numbers(links: list[shape.Link]) -> None:
-    """A row of numbers, each with its meaning; it wraps where the page is narrow."""
-    with st.container(horizontal=True, gap="small"):
-        for link in links:
-            st.metric(escape_markdown(link.label), link.value, help=escape_markdown(link.meaning), border=True)
-
-
-def top(token: Token, who: str, title: str, compared: shape.Compared | None) -> None:
-    """One model's most probable tokens, with the other model's opinion of them."""
-    st.markdown(f"**{title}**")
-    st.dataframe(
-        shape.top_table(token, who, compared),
-        hide_index=True,
-        key=f"top_{who}",
-        alt=f"{title} at the selected token",
-        column_config={
-            "token": st.column_config.TextColumn("token"),
-            "student": st.column_config.ProgressColumn("student p", min_value=0.0, max_value=1.0, format="percent"),
-            "teacher": st.column_config.ProgressColumn("teacher p", min_value=0.0, max_value=1.0, format="percent"),
-            "force": st.column_config.NumberColumn(
-                "force",
-                format="%+.4f",
-                help="What the plan pushes this token's logit with: its share of a - (sum a) π.",
-            ),
-        },
-    )
-
-
 def panel() -> None:
     """The page, drawn anew as a whole when playing begins or ends: a panel's clock cannot change by itself."""
-    if st.session_state.pop(_SWITCHED, False):
+    if player.switched():
         st.rerun(scope="app")
     view()
 
 
-st.session_state.pop(_SWITCHED, None)
-live.panel(panel, every=live.TICK_S if playing() else live.tick(job))
+player.switched()
+live.panel(panel, every=live.TICK_S if player.playing() else live.tick(job))

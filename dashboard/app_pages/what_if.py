@@ -8,9 +8,10 @@ from api.schemas import Replan
 from dashboard import data
 from dashboard.components import answer, selection
 from dashboard.components.charts import theme
+from dashboard.components.color_pills import color_pills
 from dashboard.components.run_header import chosen_run
 from dashboard.components.token_strip import token_strip
-from dashboard.shaping import fields, what_if
+from dashboard.shaping import fields, token_detail, what_if
 from dashboard.shaping import tokens as shape
 from dashboard.shaping.text import escape_markdown, readable, visible
 
@@ -86,7 +87,7 @@ def show(result: Replan) -> None:
     answer.badges(result.marks)
     st.code(readable(recorded.prompt), language=None, wrap_lines=True)
     offered = what_if.offered(pair)
-    field = choose_color(offered)
+    field = color_pills(offered, key="whatif_color", default=fields.COEFFICIENT)
     position = selection.number("token")
     if position is None:
         position = next(iter(shape.extremes(difference, what_if.of_difference(field))), 0)
@@ -116,24 +117,6 @@ def show(result: Replan) -> None:
     detail(result, position, offered)
 
 
-def choose_color(offered: dict[str, fields.Field]) -> fields.Field:
-    """Which number colours the strips."""
-    wanted = selection.text("color") or ""
-    default = offered.get(fields.COEFFICIENT.key) or next(iter(offered.values()))
-    field = offered.get(wanted, default)
-    st.session_state["whatif_color"] = field.key
-    st.pills(
-        "Colour",
-        list(offered),
-        format_func=lambda key: escape_markdown(offered[key].label),
-        key="whatif_color",
-        required=True,
-        wrap=True,
-        on_change=lambda: selection.choose(color=st.session_state["whatif_color"]),
-    )
-    return field
-
-
 def picked(place: str, position: int) -> None:
     """Select a token of the answer; the question stays."""
     if shape.read_place(place, job.id) is not None:
@@ -145,7 +128,7 @@ def detail(result: Replan, position: int, offered: dict[str, fields.Field]) -> N
     pair = result.sequences[0]
     before, after = pair.recorded.tokens[position], pair.replanned.tokens[position]
     st.subheader(f"Token {before.pos}", anchor=False)
-    st.text(f"{visible(before.text)}   (id {before.id})   {shape.verdict(before)}")
+    st.text(f"{visible(before.text)}   (id {before.id})   {token_detail.verdict(before)}")
     left, right = st.columns(2)
     signed = st.column_config.NumberColumn(format="%+.4f")
     with left:

@@ -9,8 +9,9 @@ import streamlit as st
 from api.schemas import Job, Sequence, Token
 from dashboard import data
 from dashboard.components import comparison, selection
+from dashboard.components.color_pills import color_pills
 from dashboard.components.token_strip import token_strip
-from dashboard.shaping import fields, pairs
+from dashboard.shaping import fields, pairs, token_detail
 from dashboard.shaping import tokens as shape
 from dashboard.shaping.colors import Scale
 from dashboard.shaping.runs import run_label
@@ -43,7 +44,7 @@ def token_pairs(jobs: list[str]) -> None:
         places = [(left, found.left.step, found.left.n), (right, found.right.step, found.right.n)]
     sequences = [data.sequence(*place) for place in places]
     offered_fields = fields.offered(sequences)
-    field = _pick_color(offered_fields)
+    field = color_pills(offered_fields, key="compare_color")
     used = fields.field_scale(field, sequences)
     if found is not None:
         st.caption("Prompt")
@@ -104,21 +105,6 @@ def _pick_pair(labels: dict[str, str], chosen: str) -> None:
     )
 
 
-def _pick_color(offered: dict[str, fields.Field]) -> fields.Field:
-    field = offered.get(selection.text("color") or "", fields.LOG_RATIO)
-    st.session_state["compare_color"] = field.key
-    st.pills(
-        "Colour",
-        list(offered),
-        format_func=lambda key: escape_markdown(offered[key].label),
-        key="compare_color",
-        required=True,
-        wrap=True,
-        on_change=_chooser("compare_color", "color"),
-    )
-    return field
-
-
 def _token(side: str, sequence: Sequence) -> int:
     return min(selection.number(f"{side[0]}t") or 0, len(sequence.tokens) - 1)
 
@@ -153,10 +139,10 @@ def _strip(
 
 def _detail(side: str, token: Token) -> None:
     st.markdown(f"**{side.capitalize()}, token {token.pos}**")
-    st.text(f"{visible(token.text)}   (id {token.id})   {shape.verdict(token)}")
+    st.text(f"{visible(token.text)}   (id {token.id})   {token_detail.verdict(token)}")
     for who in ("student", "teacher"):
         st.dataframe(
-            shape.top_table(token, who),
+            token_detail.top_table(token, who),
             hide_index=True,
             height=250,
             column_order=["token", "student", "teacher", ""],

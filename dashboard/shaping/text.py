@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from datetime import UTC, datetime
@@ -78,6 +79,18 @@ def percent(value: float | None, digits: int = 1) -> str:
 def signed(value: float | None) -> str:
     """1.5 -> ``+1.500``; None -> ``–``."""
     return "–" if value is None else f"{value:+.3f}"
+
+
+def number(value: float | None, with_sign: bool) -> str:
+    """1.5 -> ``+1.500`` with a sign, ``1.500`` without; None -> ``–``."""
+    if value is None:
+        return "–"
+    return signed(value) if with_sign else f"{value:.3f}"
+
+
+def probability(logp: float | None) -> float | None:
+    """exp; None stays None."""
+    return None if logp is None else math.exp(logp)
 
 
 def duration(seconds: float | None) -> str:

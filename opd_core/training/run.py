@@ -16,6 +16,7 @@ from typing import Any
 import datasets
 import torch
 import transformers
+from pydantic import ValidationError
 
 from opd_core.diagnostics import health
 from opd_core.diagnostics.self_check import TOLERANCE, self_check
@@ -129,7 +130,7 @@ class _Run:
         """A run directory belongs to one spec: resuming another one in it would mix two runs."""
         resolved = self.spec.model_dump(mode="json")
         if self.files.exists("spec.json"):
-            if self.files.read_json("spec.json") != resolved:
+            if not _same_run(self.files.read_json("spec.json"), self.spec):
                 raise UserError(
                     f"the directory {self.files.url} holds a run of another spec; choose another one or remove it",
                     param="out",
@@ -493,6 +494,14 @@ class _Run:
             if sentence not in self.warnings:
                 self.warnings.append(sentence)
                 self.emit(messages.warning(sentence))
+
+
+def _same_run(stored: dict[str, Any], spec: JobSpec) -> bool:
+    """Whether the stored spec asks for the same run. One written before a field existed has the field's default."""
+    try:
+        return JobSpec.model_validate(stored) == spec
+    except ValidationError:
+        return False
 
 
 def _ascii(payload: bytes) -> str:

@@ -105,7 +105,7 @@ def test_submit_and_watch(service_viewer: Viewer, tiny_world: object) -> None:
     viewer.shot("service-tokens")
 
     page.get_by_role("link", name="Routing").click()
-    expect(page.get_by_test_id("stEChartsChart")).to_have_count(2)
+    expect(page.get_by_test_id("stEChartsChart")).to_have_count(3)
     grows(viewer, r"of steps \d+ to (\d+)", "the heatmap follows the steps")
     viewer.shot("service-routing")
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from api.schemas import Job, RouteEntry, Sequence, StudentChoice, TeacherChoice, Token
-from dashboard.shaping import fields
+from dashboard.shaping import fields, token_detail
 from dashboard.shaping import tokens as shape
 from dashboard.shaping.colors import STEPS
 from tests.dashboard.fake_api import DONE, HOSTILE, World, sequence
@@ -41,9 +41,9 @@ def test_strip_shows_every_token_as_text(recorded: Sequence) -> None:
 
 def test_chain_reads_from_feedback_to_update(recorded: Sequence) -> None:
     token = edited(recorded.tokens[0], log_ratio=-1.5, return_=-2.0, advantage=-1.75, gate=0.5, coefficient=-0.875)
-    assert [link.value for link in shape.chain(token)] == ["-1.500", "-2.000", "-1.750", "0.500", "-0.875"]
-    assert [link.value for link in shape.chain(edited(token, return_=None, gate=None))][1::2] == ["–", "–"]
-    assert shape.parts(token) == []
+    assert [link.value for link in token_detail.chain(token)] == ["-1.500", "-2.000", "-1.750", "0.500", "-0.875"]
+    assert [link.value for link in token_detail.chain(edited(token, return_=None, gate=None))][1::2] == ["–", "–"]
+    assert token_detail.parts(token) == []
 
 
 def test_chain_names_value_gates_and_parts(recorded: Sequence) -> None:
@@ -53,12 +53,12 @@ def test_chain_names_value_gates_and_parts(recorded: Sequence) -> None:
         gates={"tip": 1.0, "ta_opd": 0.25},
         components={"log_ratio": -0.5, "temporal": None},
     )
-    links = {link.label: link.value for link in shape.chain(token)}
+    links = {link.label: link.value for link in token_detail.chain(token)}
     assert list(links) == [
         *("log-ratio r", "→ return", "value V", "→ advantage", "× gate tip", "× gate ta opd", "→ coefficient")
     ]
     assert (links["value V"], links["× gate tip"], links["× gate ta opd"]) == ("-0.500", "1.000", "0.250")
-    assert [(link.label, link.value) for link in shape.parts(token)] == [
+    assert [(link.label, link.value) for link in token_detail.parts(token)] == [
         ("= part log ratio", "-0.500"),
         ("+ part temporal", "–"),
     ]
@@ -66,17 +66,17 @@ def test_chain_names_value_gates_and_parts(recorded: Sequence) -> None:
 
 def test_verdict(recorded: Sequence) -> None:
     token = edited(recorded.tokens[0], logp_student=math.log(0.5), logp_teacher=math.log(0.1), log_ratio=math.log(0.2))
-    assert shape.verdict(token) == (
+    assert token_detail.verdict(token) == (
         "The student gave this token 50.0 %, the teacher 10.0 %: the teacher likes it less, by a factor of 5.00."
     )
-    assert "agree" in shape.verdict(edited(token, log_ratio=0.001))
-    assert "likes it better" in shape.verdict(edited(token, log_ratio=900.0))
-    assert shape.verdict(edited(token, log_ratio=None)).endswith("the teacher 10.0 %.")
+    assert "agree" in token_detail.verdict(edited(token, log_ratio=0.001))
+    assert "likes it better" in token_detail.verdict(edited(token, log_ratio=900.0))
+    assert token_detail.verdict(edited(token, log_ratio=None)).endswith("the teacher 10.0 %.")
 
 
 def test_top_tables_keep_the_columns_apart(recorded: Sequence) -> None:
     token = recorded.tokens[8]
-    student, teacher = shape.top_table(token, "student"), shape.top_table(token, "teacher")
+    student, teacher = token_detail.top_table(token, "student"), token_detail.top_table(token, "teacher")
     first = token.teacher_top[0]
     assert student["student"][0] == pytest.approx(math.exp(token.student_top[0].logp))
     assert teacher["teacher"][0] == pytest.approx(math.exp(first.logp))
@@ -86,7 +86,7 @@ def test_top_tables_keep_the_columns_apart(recorded: Sequence) -> None:
 
 def test_a_sampled_token_outside_the_top_is_added(recorded: Sequence) -> None:
     token = edited(recorded.tokens[0], id=999, text="rare", logp_student=math.log(0.001), logp_teacher=None)
-    table = shape.top_table(token, "student")
+    table = token_detail.top_table(token, "student")
     last = table.iloc[-1]
     assert (last["token"], last[""]) == ("rare", "◀ sampled")
     assert last["student"] == pytest.approx(0.001)
@@ -95,10 +95,10 @@ def test_a_sampled_token_outside_the_top_is_added(recorded: Sequence) -> None:
 
 def test_route_and_probe_largest_first(recorded: Sequence) -> None:
     probed = next(token for token in recorded.tokens if token.probe and token.log_ratio < 0)
-    probe = shape.probe_table(probed)
+    probe = token_detail.probe_table(probed)
     assert list(probe["realised"].abs()) == sorted(probe["realised"].abs(), reverse=True)
-    assert list(shape.route_table(probed)["weight"]) == [0.6, 0.3, 0.1]
-    assert shape.route_table(edited(probed, route=[])) is None
+    assert list(token_detail.route_table(probed)["weight"]) == [0.6, 0.3, 0.1]
+    assert token_detail.route_table(edited(probed, route=[])) is None
 
 
 def test_a_route_beside_what_softmax_alone_would_do(recorded: Sequence) -> None:
@@ -109,17 +109,17 @@ def test_a_route_beside_what_softmax_alone_would_do(recorded: Sequence) -> None:
         student_top=[],
         teacher_top=[TeacherChoice(id=2, text="b", logp=-0.1, student_logp=math.log(0.25))],
     )
-    table = shape.route_table(token)
+    table = token_detail.route_table(token)
     assert list(table["token"]) == ["b", "a"]
     assert list(table["weight"]) == [1.5, 0.5]
     assert table["plain"][0] == pytest.approx(0.5)
     assert math.isnan(table["plain"][1])
-    assert math.isnan(shape.route_table(edited(token, coefficient=None))["plain"][0])
+    assert math.isnan(token_detail.route_table(edited(token, coefficient=None))["plain"][0])
 
 
 def test_probes_are_where_states_were_probed(recorded: Sequence) -> None:
     probed = next(token for token in recorded.tokens if token.probe)
-    assert shape.probe_table(edited(probed, probe=None)) is None
+    assert token_detail.probe_table(edited(probed, probe=None)) is None
 
 
 def test_nearest_step() -> None:
@@ -178,10 +178,10 @@ def test_the_force_is_what_the_plan_pushes_a_logit_with(recorded: Sequence) -> N
     top = [choice(1, "a", math.log(0.5)), choice(2, "b", math.log(0.25)), choice(3, "c", math.log(0.25))]
     route = [RouteEntry(id=2, text="b", weight=0.75)]
     pushed = edited(token, id=1, coefficient=-1.0, route=route, student_top=top, components={"transfer": -1.0})
-    force = dict(zip(*(shape.top_table(pushed, "student")[name] for name in ("token", "force")), strict=True))
+    force = dict(zip(*(token_detail.top_table(pushed, "student")[name] for name in ("token", "force")), strict=True))
     # a = (-1, 0.75, 0), sum a = -0.25
     assert force == {"a": pytest.approx(-0.875), "b": pytest.approx(0.8125), "c": pytest.approx(0.0625)}
-    assert "force" not in shape.top_table(edited(token, route=[], components={}), "student")
+    assert "force" not in token_detail.top_table(edited(token, route=[], components={}), "student")
 
 
 def choice(identifier: int, text: str, logp: float) -> StudentChoice:
@@ -207,14 +207,14 @@ def test_what_a_support_compares(recorded: Sequence, support: dict[str, object],
         for identifier, p in ((2, 0.25), (3, 0.1), (5, 0.05))
     ]
     token = edited(recorded.tokens[0], id=1, student_top=student, teacher_top=teacher)
-    compared = shape.compared(token, job)
+    compared = token_detail.compared(token, job)
     assert compared.ids == ids
-    table = shape.top_table(token, "student", compared)
+    table = token_detail.top_table(token, "student", compared)
     assert list(table["support"][:2]) == ["compared" if i in ids else "left out" for i in (1, 2)]
 
 
 def test_a_whole_vocabulary_leaves_nothing_out(recorded: Sequence) -> None:
-    assert shape.compared(recorded.tokens[0], Job.model_validate(World().jobs[DONE])) is None
+    assert token_detail.compared(recorded.tokens[0], Job.model_validate(World().jobs[DONE])) is None
 
 
 @pytest.mark.parametrize(("current", "by", "target"), [(3, 1, 7), (3, -1, 1), (7, 1, None), (1, -1, None)])

@@ -434,6 +434,18 @@ def test_a_directory_belongs_to_one_spec(tiny_spec, tmp_path):
         run(tiny_spec(schedule={"steps": 2}), tmp_path / "out")
 
 
+def test_a_directory_from_before_a_field_existed_goes_on(tiny_spec, tmp_path):
+    run(tiny_spec(schedule={"steps": 1}), tmp_path / "out")
+    file = tmp_path / "out" / "spec.json"
+    stored = json.loads(file.read_text())
+    del stored["telemetry"]["recovery_problems"]
+    file.write_text(json.dumps(stored))
+    run(tiny_spec(schedule={"steps": 1}), tmp_path / "out", attempt=2)
+    file.write_text(json.dumps(stored | {"no_longer": 1}))
+    with pytest.raises(UserError, match="another spec"):
+        run(tiny_spec(schedule={"steps": 1}), tmp_path / "out", attempt=3)
+
+
 def test_a_finished_directory_is_finished_again_without_training(tiny_spec, tmp_path):
     first, _ = run(tiny_spec(), tmp_path / "out")
     second, said = run(tiny_spec(), tmp_path / "out", attempt=2)
