@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+# Side by side, one thread each; what starts a service or a browser needs the machine for itself.
+QUICK := OMP_NUM_THREADS=1 $(PYTEST) -n auto --maxprocesses 4 -m 'not service and not browser'
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up test quick-test mutants lint format types walls docs lab-docs screenshots check bench bench-demo bench-service bench-telemetry bench-dashboard bench-loss bench-credit smoke clean
@@ -31,10 +33,11 @@ up: $(VENV)/.run  ## start the service and wait for jobs
 	$(BIN)/opd up
 
 test: $(VENV)/.dev  ## all tests (those that need Chromium are skipped without it)
-	$(PYTEST)
+	$(QUICK)
+	$(PYTEST) -m 'service or browser'
 
 quick-test: $(VENV)/.dev  ## tests that start no service and no browser
-	$(PYTEST) -m 'not service and not browser'
+	$(QUICK)
 
 mutants: $(VENV)/.dev  ## break the objective and the loop line by line: every breakage must turn a test red
 	$(BIN)/python tests/mutation/run.py

@@ -35,8 +35,10 @@ class LiveNotes:
     def publish(self, job_id: str, type: str, data: dict[str, Any]) -> None:
         self.published.append((type, data))
 
-    def publish_records(self, job_id: str, step: int, attempt: int, payload: bytes) -> None:
-        self.records.append((step, attempt, payload))
+    def publish_records(
+        self, job_id: str, step: int, attempt: int, payload: bytes, profile: bytes | None = None
+    ) -> None:
+        self.records.append((step, attempt, payload, profile))
 
     def types(self) -> list[str]:
         return [type for type, _ in self.published]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from opd_core.runs import records
+from opd_core.runs import profiles, records
 from tests.worker.conftest import Bench
 from worker.messages import MalformedLine, parse
 from worker.protocol import Recorder
@@ -93,9 +93,19 @@ def test_accuracies_are_merged(bench: Bench, recorder: Recorder) -> None:
 
 
 def test_records_reach_the_live_stream_as_bytes(bench: Bench, recorder: Recorder) -> None:
-    payload = records.encode([])
-    recorder.take(line(type="records", step=3, payload=base64.b64encode(payload).decode()))
-    assert bench.live.records == [(3, 1, payload)]
+    payload, spread = records.encode([]), profiles.encode([])
+    recorder.take(line(type="records", step=3, payload=_ascii(payload)))
+    recorder.take(line(type="records", step=4, payload=_ascii(payload), profile=_ascii(spread)))
+    assert bench.live.records == [(3, 1, payload, None), (4, 1, payload, spread)]
+
+
+def test_a_profile_that_is_none_is_refused(bench: Bench, recorder: Recorder) -> None:
+    recorder.take(line(type="records", step=3, payload=_ascii(records.encode([])), profile=_ascii(b"nonsense")))
+    assert bench.live.records == []
+
+
+def _ascii(payload: bytes) -> str:
+    return base64.b64encode(payload).decode()
 
 
 def test_removed_checkpoints_are_forgotten(bench: Bench, recorder: Recorder) -> None:
