@@ -25,9 +25,12 @@ def health_panel(health: Health) -> None:
 
 def _light(check: HealthCheck, steps: list[int]) -> None:
     color, icon, says = shape.LIGHTS[check.status]
-    with st.expander(
-        f":{color}-badge[{icon} {check.id} {says}] {escape_markdown(check.title)}", key=f"health_{check.id}"
-    ):
+    label = f":{color}-badge[{icon} {check.id} {says}] {escape_markdown(check.title)}"
+    # Closed lights hold nothing: a running page would draw eleven curves that nobody sees.
+    light = st.expander(label, key=f"health_{check.id}", on_change="rerun")
+    if not light.open:
+        return
+    with light:
         st.text(check.sentence)
         drawn = shape.curve(check, steps)
         if drawn is not None:

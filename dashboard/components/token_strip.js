@@ -52,6 +52,7 @@ function mount(parentElement) {
   };
 
   state.move = (what, by) => {
+    clearTimeout(state.timer); // a selection that still waits would lead back here
     state.send({ move: what, by, place: state.data.place, at: Date.now() });
   };
 

@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from dashboard.config import APP, streamlit_flags
 from tests.dashboard.fake_api import TOKEN, FakeApi, World
 
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+_WINDOWS: list[tuple[BrowserContext, str]] = []
 _PATIENCE_MS = 60_000  # a fresh tab loads its scripts anew, which takes a busy machine twenty seconds
 expect.set_options(timeout=_PATIENCE_MS)
 
@@ -137,8 +138,7 @@ def fake_api(fake_service: FakeApi) -> FakeApi:
 @contextlib.contextmanager
 def tab(browser: Browser, base: str, *, theme: str, name: str) -> Iterator[Viewer]:
     """A fresh tab; keeps a picture when the test fails; fails on console errors and executed model text."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=theme)
-    page = context.new_page()
+    page = _window(browser, theme).new_page()
     page.set_default_timeout(_PATIENCE_MS)
     viewer = Viewer(page, base)
     page.on("console", viewer.listen)
@@ -152,7 +152,17 @@ def tab(browser: Browser, base: str, *, theme: str, name: str) -> Iterator[Viewe
         page.screenshot(path=ARTIFACTS / f"failed-{name}.png")
         raise
     finally:
-        context.close()
+        page.close()
+
+
+def _window(browser: Browser, theme: str) -> BrowserContext:
+    """One window for all tabs of a theme: a new one would load and compile the dashboard's scripts again."""
+    known = [window for window, its_theme in _WINDOWS if window.browser is browser and its_theme == theme]
+    if not known:
+        window = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=theme)
+        _WINDOWS.append((window, theme))
+        return window
+    return known[0]
 
 
 @pytest.fixture

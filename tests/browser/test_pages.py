@@ -11,7 +11,6 @@ from tests.browser.conftest import Viewer
 from tests.cli.running import wait_until
 from tests.dashboard.fake_api import DONE, HOSTILE, ROUTED, RUNNING, SHORTER, FakeApi
 
-LIT = 3  # lights with a curve in the fake health
 BOTH = pytest.mark.parametrize("viewer", ["light", "dark"], indirect=True)
 
 
@@ -37,7 +36,7 @@ def test_runs_page(viewer: Viewer) -> None:
 def test_overview_page(viewer: Viewer) -> None:
     viewer.open(f"/?job={DONE}")
     expect(viewer.page).to_have_url(re.compile(rf"/overview\?job={DONE}$"))
-    expect(viewer.page.get_by_test_id("stEChartsChart")).to_have_count(9 + LIT)
+    expect(viewer.page.get_by_test_id("stEChartsChart")).to_have_count(9)
     expect(viewer.page.get_by_text("95.4 %")).to_be_visible()
     viewer.page.wait_for_timeout(1500)
     viewer.shot(f"overview-{theme_of(viewer)}")
@@ -68,7 +67,7 @@ def test_routing_page(viewer: Viewer) -> None:
 @BOTH
 def test_overview_of_a_run_with_critic_gates_and_routing(viewer: Viewer) -> None:
     viewer.open(f"/overview?job={ROUTED}")
-    expect(viewer.page.get_by_test_id("stEChartsChart")).to_have_count(17 + LIT)
+    expect(viewer.page.get_by_test_id("stEChartsChart")).to_have_count(17)
     expect(viewer.page.get_by_text(SHORTER)).to_be_visible()
     viewer.page.wait_for_timeout(1500)
     viewer.shot(f"overview-routed-{theme_of(viewer)}")

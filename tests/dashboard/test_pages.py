@@ -9,7 +9,6 @@ import pytest
 from dashboard.components import selection
 from tests.dashboard.fake_api import DONE, FAILED, HOSTILE, QUEUED, ROUTED, RUNNING, SHORTER, TOTAL, FakeApi
 
-LIT = 3  # lights with a curve in the fake health
 JOB_PAGES = ("overview", "tokens", "returns", "gates", "routing")
 
 
@@ -187,7 +186,7 @@ def test_overview_of_a_finished_run(app) -> None:
     test = app("overview", job=DONE)
     assert metric(test, "Teacher") == "98.0 %"
     assert metric(test, "Compute") == "18.6 TFLOP"
-    assert len(test.get("echarts_chart")) == 9 + LIT
+    assert len(test.get("echarts_chart")) == 9
     assert not [button for button in test.button if button.key == "cancel_yes"]
     assert "ckpt_export" in texts(test)
 
@@ -196,7 +195,7 @@ def test_overview_shows_what_the_objective_did_and_warns(app) -> None:
     test = app("overview", job=ROUTED)
     headings = [heading.value for heading in test.subheader]
     assert headings[1:5] == ["Health", "Learning", "What the objective does", "Optimizer and machine"]
-    assert len(test.get("echarts_chart")) == 9 + 8 + LIT
+    assert len(test.get("echarts_chart")) == 9 + 8
     assert [warning.value.replace("\\", "") for warning in test.warning] == [SHORTER]
     assert "What the objective does" not in [heading.value for heading in app("overview", job=DONE).subheader]
 
