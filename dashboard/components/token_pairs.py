@@ -44,7 +44,7 @@ def token_pairs(jobs: list[str]) -> None:
         places = [(left, found.left.step, found.left.n), (right, found.right.step, found.right.n)]
     sequences = [data.sequence(*place) for place in places]
     offered_fields = fields.offered(sequences)
-    field = color_pills(offered_fields, key="compare_color")
+    field = color_pills(offered_fields, key="compare_color", choose=comparison.choose)
     used = fields.field_scale(field, sequences)
     if found is not None:
         st.caption("Prompt")
