@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 # Side by side, one thread each; what starts a service or a browser needs the machine for itself.
-QUICK := OMP_NUM_THREADS=1 $(PYTEST) -n auto --maxprocesses 4 -m 'not service and not browser'
+QUICK := OMP_NUM_THREADS=1 $(PYTEST) -n auto --maxprocesses 4 --dist worksteal -m 'not service and not browser'
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up test quick-test mutants lint format types walls docs lab-docs screenshots check bench bench-demo bench-service bench-telemetry bench-dashboard bench-loss bench-credit smoke clean
