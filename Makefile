@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 # Side by side, one thread each; what starts a service or a browser needs the machine for itself.
-QUICK := OMP_NUM_THREADS=1 $(PYTEST) -n auto --maxprocesses 4 --dist worksteal -m 'not service and not browser'
+QUICK := OMP_NUM_THREADS=1 $(PYTEST) -n auto --maxprocesses 4 --dist worksteal -m 'not service and not browser and not long'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test quick-test mutants lint format types walls docs lab-docs screenshots check bench bench-demo bench-service bench-telemetry bench-dashboard bench-loss bench-credit smoke clean
+.PHONY: help install demo up test quick-test long-test mutants lint format types walls docs lab-docs screenshots check bench bench-demo bench-service bench-telemetry bench-dashboard bench-loss bench-credit smoke clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,10 +34,13 @@ up: $(VENV)/.run  ## start the service and wait for jobs
 
 test: $(VENV)/.dev  ## all tests (those that need Chromium are skipped without it)
 	$(QUICK)
-	$(PYTEST) -m 'service or browser'
+	$(PYTEST) -m '(service or browser) and not long'
 
 quick-test: $(VENV)/.dev  ## tests that start no service and no browser
 	$(QUICK)
+
+long-test: $(VENV)/.dev  ## the full forms: every recipe until it has taught something, every page in the dark theme
+	$(PYTEST) -m long
 
 mutants: $(VENV)/.dev  ## break the objective and the loop line by line: every breakage must turn a test red
 	$(BIN)/python tests/mutation/run.py

@@ -11,7 +11,7 @@ from tests.browser.conftest import Viewer
 from tests.cli.running import wait_until
 from tests.dashboard.fake_api import DONE, HOSTILE, ROUTED, RUNNING, SHORTER, FakeApi
 
-BOTH = pytest.mark.parametrize("viewer", ["light", "dark"], indirect=True)
+BOTH = pytest.mark.parametrize("viewer", ["light", pytest.param("dark", marks=pytest.mark.long)], indirect=True)
 
 
 def theme_of(viewer: Viewer) -> str:
