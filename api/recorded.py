@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
@@ -84,7 +85,7 @@ class Records:
 
     def profiles(self, first: int, last: int, field: str) -> pa.Table:
         """The profiles of one field at steps first..last, by step; columns of ``profiles.SCHEMA``."""
-        live = self._ask(lambda reader: reader.profiles(self._job.id), profiles.SCHEMA.empty_table())
+        live = self._live_profiles
         fits = pc.and_(pc.greater_equal(live["step"], first), pc.less_equal(live["step"], last))
         live = live.filter(pc.and_(fits, pc.equal(live["field"], field)))
         at_rest = profiles.read(self._files, first, last, field)
@@ -93,8 +94,12 @@ class Records:
 
     def profile_fields(self) -> list[str]:
         """Names of the fields that have profiles."""
-        live = self._ask(lambda reader: reader.profiles(self._job.id), profiles.SCHEMA.empty_table())
-        return list(dict.fromkeys([*profiles.fields(self._files), *live["field"].to_pylist()]))
+        return list(dict.fromkeys([*profiles.fields(self._files), *self._live_profiles["field"].to_pylist()]))
+
+    @cached_property
+    def _live_profiles(self) -> pa.Table:
+        """Those of the last steps; one request asks for them several times."""
+        return self._ask(lambda reader: reader.profiles(self._job.id), profiles.SCHEMA.empty_table())
 
     def _fresh(self, step: int) -> pa.Table | None:
         return self._ask(lambda reader: reader.read_step(self._job.id, step, self._job.attempt), None)

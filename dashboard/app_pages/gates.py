@@ -7,7 +7,7 @@ import streamlit as st
 from api.schemas import Gates
 from dashboard import data
 from dashboard.components import charts, live, selection
-from dashboard.components.run_header import chosen_run, status_badge
+from dashboard.components.run_header import chosen_run, no_records
 from dashboard.shaping import gates as shape
 from dashboard.shaping import profiles
 from dashboard.shaping.text import escape_markdown
@@ -16,7 +16,6 @@ REFRESH_S = 4.0
 STEP_LIMIT = 100
 
 job = chosen_run()
-running = not job.terminal
 
 
 def view() -> None:
@@ -24,11 +23,7 @@ def view() -> None:
     now = live.refreshed(job)
     steps = data.steps(job.id)
     if not steps:
-        status_badge(now)
-        st.info(
-            "No records yet: the first step is on its way." if running else "This run recorded no tokens.",
-            icon=":material/filter_alt:",
-        )
+        no_records(now, ":material/filter_alt:")
         return
     first = steps[-STEP_LIMIT:][0]
     everything = data.gates(job.id, None, first, steps[-1])

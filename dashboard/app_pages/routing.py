@@ -7,7 +7,7 @@ import streamlit as st
 from api.schemas import Heatmap, RouteBalance
 from dashboard import data
 from dashboard.components import charts, live, selection
-from dashboard.components.run_header import chosen_run, status_badge
+from dashboard.components.run_header import chosen_run, no_records
 from dashboard.shaping import routing as shape
 from dashboard.shaping.text import escape_markdown, visible
 
@@ -22,11 +22,7 @@ def view() -> None:
     now = live.refreshed(job)
     steps = data.steps(job.id)
     if not steps:
-        status_badge(now)
-        st.info(
-            "No records yet: the first step is on its way." if running else "This run recorded no tokens.",
-            icon=":material/alt_route:",
-        )
+        no_records(now, ":material/alt_route:")
         return
     first, last = choose_range(steps)
     heatmap = data.routing(job.id, first, last, shape.ROW_LIMIT, shape.COLUMN_LIMIT)

@@ -28,11 +28,7 @@ def restore() -> None:
 
 def choose(**changes: str | int | None) -> None:
     """Write to the URL; None removes."""
-    for key, value in changes.items():
-        if value is not None:
-            st.query_params[key] = str(value)
-        elif key in st.query_params:
-            del st.query_params[key]
+    selection.write(changes)
     _remember()
 
 

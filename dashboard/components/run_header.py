@@ -45,3 +45,11 @@ def status_badge(job: Job) -> None:
     """The status as a coloured badge."""
     color, icon = badge(job.status)
     st.badge(job.status, color=color, icon=icon)
+
+
+def no_records(job: Job, icon: str) -> None:
+    """Why a page about recorded tokens is empty."""
+    status_badge(job)
+    st.info(
+        "This run recorded no tokens." if job.terminal else "No records yet: the first step is on its way.", icon=icon
+    )

@@ -6,7 +6,7 @@ Widgets are set from here before they are drawn and write back in their callback
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
 import streamlit as st
 
@@ -57,12 +57,17 @@ def choose(**changes: str | int | None) -> None:
     """Write to the URL; None removes. Another run starts without step, sequence and token."""
     if "job" in changes and changes["job"] != st.query_params.get("job"):
         changes = {**dict.fromkeys(KEYS), **changes}
+    write(changes)
+    _remember()
+
+
+def write(changes: Mapping[str, str | int | None]) -> None:
+    """Into the URL and nowhere else; None removes."""
     for key, value in changes.items():
         if value is not None:
             st.query_params[key] = str(value)
         elif key in st.query_params:
             del st.query_params[key]
-    _remember()
 
 
 def choose_known(key: str, value: object, known: Container[int], **others: int | None) -> None:

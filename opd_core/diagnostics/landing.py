@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from opd_core.diagnostics.probe import Probe
-from opd_core.diagnostics.vitals import correlation
+from opd_core.objective.draft import correlation
 
 _FAVOURITES = 16
 

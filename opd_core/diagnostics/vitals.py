@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from opd_core.objective.draft import correlation
 from opd_core.objective.feedback import Feedback
 from opd_core.objective.plan import UpdatePlan
 
@@ -96,12 +97,6 @@ def _auroc(scores: Sequence[float], correct: Sequence[bool | None]) -> float | N
         return None
     difference = right[:, None] - wrong[None, :]
     return float(((difference > 0).float() + 0.5 * (difference == 0).float()).mean())
-
-
-def correlation(a: Tensor, b: Tensor) -> float:
-    """Pearson's; 0 where one of them does not vary."""
-    a, b = a - a.mean(), b - b.mean()
-    return float((a * b).sum() / (a.norm() * b.norm()).clamp(min=1e-30))
 
 
 def _repetition(texts: Sequence[str]) -> float | None:

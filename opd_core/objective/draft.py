@@ -93,6 +93,15 @@ def mean(values: Tensor) -> float:
     return float(values.mean()) if len(values) else 0.0
 
 
+def correlation(a: Tensor, b: Tensor) -> float:
+    """Pearson's; 0 where one of them does not vary."""
+    if len(a) < 2:
+        return 0.0
+    a, b = a - a.mean(), b - b.mean()
+    norm = float(a.norm() * b.norm())
+    return float((a * b).sum()) / norm if norm > 0 else 0.0
+
+
 def one_route(routes: tuple[SparseForce, ...], tokens: Tensor, like: Tensor) -> SparseForce:
     """All routes side by side; [N, 0] where there is none."""
     if not routes:

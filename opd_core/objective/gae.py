@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from opd_core.objective.credit import Credited, CriticTargets, generalized_advantages, remaining
-from opd_core.objective.draft import mean
+from opd_core.objective.draft import correlation, mean
 from opd_core.objective.feedback import Feedback, require
 from opd_core.objective.state import PlanState
 from opd_core.spec.variables.credit import Credit
@@ -165,14 +165,6 @@ def _quality(credit: Credit, world: _World) -> dict[str, float]:
     explained = 1.0 - float((returns - values).var()) / spread if spread > 0 else 0.0
     return {
         "critic_explained_variance": explained,
-        "critic_length_correlation": _correlation(values, left),
+        "critic_length_correlation": correlation(values, left),
         "critic_value_mean": mean(values),
     }
-
-
-def _correlation(a: Tensor, b: Tensor) -> float:
-    if len(a) < 2:
-        return 0.0
-    a, b = a - a.mean(), b - b.mean()
-    norm = float(a.norm() * b.norm())
-    return float((a * b).sum()) / norm if norm > 0 else 0.0
