@@ -34,7 +34,7 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     root = tmp_path_factory.mktemp("tiny-world")
-    problems = [{"question": f"{a} + {b} =", "answer": str(a + b)} for a in range(12) for b in range(12)]
+    problems = [{"question": f"{a} + {b} =", "answer": str(a + b), "digit": "7"} for a in range(12) for b in range(12)]
     file = root / "additions.jsonl"
     file.write_text("\n".join(json.dumps(problem) for problem in problems), encoding="utf-8")
 
