@@ -127,7 +127,7 @@ def test_a_stream_survives_a_restart_of_the_service(settings, serve, broker):
 
 
 def test_a_service_that_is_away_is_an_error_in_the_end(port, monkeypatch):
-    monkeypatch.setattr("api.client._FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("api.client.transport.FIRST_PAUSE_S", 0.001)
     with Client(f"http://127.0.0.1:{port}", TOKEN) as client:
         with pytest.raises(httpx.ConnectError):
             client.jobs()

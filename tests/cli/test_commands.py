@@ -26,7 +26,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.fixture
 def run(home: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("api.client._TRIES", 1)
+    monkeypatch.setattr("api.client.transport.TRIES", 1)
     return lambda *arguments, **options: CliRunner().invoke(app, list(arguments), **options)
 
 

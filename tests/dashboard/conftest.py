@@ -29,7 +29,7 @@ def app(fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch):
     from dashboard import data
 
     st.cache_data.clear()
-    monkeypatch.setattr("api.client._FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("api.client.transport.FIRST_PAUSE_S", 0.0)
     client = Client(fake_api.url, TOKEN)
     monkeypatch.setattr(data, "client", lambda: client)
 
