@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from api.schemas import Problem
 from opd_core.runs.states import InvalidTransition
-from opd_core.runs.store import IdempotencyMismatch, JobNotFound, NothingToSave
+from opd_core.runs.store import IdempotencyMismatch, JobNotFound, NothingToSave, NotWaiting
 from opd_core.spec import UserError
 
 MEDIA_TYPE = "application/problem+json"
@@ -151,7 +151,8 @@ def install(app: FastAPI) -> None:
         return answer(request, 409, "invalid_transition", str(error), allowed=error.allowed)
 
     @app.exception_handler(NothingToSave)
-    def _nothing_to_save(request: Request, error: NothingToSave) -> JSONResponse:
+    @app.exception_handler(NotWaiting)
+    def _not_now(request: Request, error: NothingToSave | NotWaiting) -> JSONResponse:
         return answer(request, 409, "invalid_transition", str(error))
 
     @app.exception_handler(IdempotencyMismatch)

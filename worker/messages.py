@@ -131,7 +131,7 @@ class Error(_Said):
     code: str
     message: str
     param: str | None = None
-    category: Literal["user", "system"]
+    category: Literal["user", "system", "resource"]
     retryable: bool = False
 
 

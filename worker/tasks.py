@@ -34,11 +34,11 @@ def run_job(self: Any, job_id: str) -> None:
     live = LiveWriter(settings.redis_url)
     try:
         store = RunStore(engine)
-        claim = store.claim(job_id, self.request.hostname, settings.lease_s)
+        claim = store.claim_next(job_id, self.request.hostname, settings.lease_s)
         if claim is None:
             log.info("bell_ignored", job_id=job_id)
             return
-        with SLOT.occupied_by(job_id):
+        with SLOT.occupied_by(claim.job_id):
             supervisor = Supervisor(
                 claim, store, live, settings, draining=SLOT.draining, default_threads=_threads_of_this_worker()
             )

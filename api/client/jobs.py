@@ -53,9 +53,16 @@ class Jobs(Transport):
         """Ask for a checkpoint after the step that is running."""
         return self._as(s.Job, self._request("POST", f"/v1/jobs/{id}/checkpoints"))
 
-    def update(self, id: str, *, name: str | None = None, metadata: Mapping[str, str] | None = None) -> s.Job:
-        """Rename a job, replace its metadata."""
-        change = {"name": name, "metadata": None if metadata is None else dict(metadata)}
+    def update(
+        self,
+        id: str,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        priority: int | None = None,
+    ) -> s.Job:
+        """Rename a job, replace its metadata; move it in its queue while it waits."""
+        change = {"name": name, "metadata": None if metadata is None else dict(metadata), "priority": priority}
         given = {key: value for key, value in change.items() if value is not None}
         return self._as(s.Job, self._request("PATCH", f"/v1/jobs/{id}", json=given))
 

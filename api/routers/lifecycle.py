@@ -68,11 +68,16 @@ def save_job(job: JobDep, services: ServicesDep) -> s.Job:
 
 
 @router.patch(
-    "", response_model=s.Job, summary="Rename a job or replace its metadata", responses=responses(400, 404, 413, 422)
+    "",
+    response_model=s.Job,
+    summary="Rename a job, replace its metadata, or move it in its queue",
+    responses=responses(400, 404, 409, 413, 422),
 )
 def update_job(job: JobDep, services: ServicesDep, change: s.JobUpdate) -> s.Job:
     """Everything else is as submitted for good: another spec is another job."""
-    return views.job(services.store.update_job(job.id, name=change.name, metadata=change.metadata))
+    return views.job(
+        services.store.update_job(job.id, name=change.name, metadata=change.metadata, priority=change.priority)
+    )
 
 
 @router.delete(

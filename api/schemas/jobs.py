@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.schemas.base import Json, Schema
 from opd_core.runs.states import TERMINAL
 from opd_core.runs.states import Status as Status
-from opd_core.spec.job import Metadata, Name
+from opd_core.spec.job import Metadata, Name, Priority
 
 
 class Progress(Schema):
@@ -41,7 +41,9 @@ class JobError(Schema):
     code: str
     message: str
     param: str | None = None
-    category: Literal["user", "system"]
+    category: Literal["user", "system", "resource"] = Field(
+        description="user: the spec's; resource: memory or disk space ran out; system: anything else."
+    )
     retryable: bool = False
 
 
@@ -56,6 +58,7 @@ class Job(Schema):
     desired_state: str = Field(description="What the user asked for: run, pause or cancelled.")
     attempt: int = Field(description="How often the job was started; rises after a lost worker.")
     queue: str
+    priority: int = Field(0, description="Of the jobs that wait on a queue, the highest starts first.")
     recipe: str
     created_at: datetime
     started_at: datetime | None = None
@@ -84,6 +87,7 @@ class JobUpdate(BaseModel):
 
     name: Name | None = None
     metadata: Metadata | None = Field(None, description="Replaces all of it.")
+    priority: Priority | None = Field(None, description="Only while the job is queued or paused.")
 
 
 class Validation(Schema):

@@ -24,8 +24,10 @@ class Job(_Row):
     status: str
     phase: str
     desired_state: str
+    priority: int
     attempt: int
     crashes: int
+    max_restarts: int
     queue: str
     recipe: str
     worker: str | None

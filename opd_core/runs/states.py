@@ -33,6 +33,8 @@ DesiredState = Literal["run", "pause", "cancelled"]
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 TERMINAL: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
+# Nobody works on these, and somebody may.
+WAITING: frozenset[Status] = frozenset({"queued", "paused"})
 # There are steps to come, and a worker that makes them.
 TRAINABLE: frozenset[Status] = frozenset({"preparing", "running", "pausing"})
 # A worker holds a lease on these.

@@ -63,9 +63,12 @@ jobs = Table(
     Column("status", String(16), nullable=False),
     Column("phase", String(256), nullable=False),
     Column("desired_state", String(16), nullable=False),
-    # attempt is the fencing token; crashes counts only the attempts that were lost
+    # of the jobs that wait on a queue, the highest is claimed first
+    Column("priority", Integer, nullable=False, server_default="0"),
+    # attempt is the fencing token; crashes counts only the attempts that were lost, max_restarts limits them
     Column("attempt", Integer, nullable=False),
     Column("crashes", Integer, nullable=False),
+    Column("max_restarts", Integer, nullable=False, server_default="3"),
     Column("worker", String(256)),
     Column("lease_until", Double),
     Column("rung_at", Double),

@@ -17,6 +17,7 @@ _MODEL_ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?$")
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.:-]{0,95}$")]
 Label = Annotated[str, StringConstraints(max_length=256)]
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+Priority = Annotated[int, Field(ge=-10, le=10)]
 Metadata = Annotated[dict[Key, Label], Field(max_length=32)]
 
 
@@ -154,6 +155,13 @@ class ScheduleSpec(Spec):
     evaluate_every: int = Field(25, ge=0, description="0 = only before the first and after the last step.")
     checkpoint_every: int = Field(25, ge=0, description="0 = only after the last step.")
     max_runtime_s: int = Field(86_400, ge=1, le=30 * 86_400)
+    max_restarts: int = Field(
+        3,
+        ge=0,
+        le=1000,
+        description="How often the job is started again after its trainer or its worker was lost; then it fails. "
+        "Pauses and orderly shutdowns do not count.",
+    )
 
 
 class CheckpointsSpec(Spec):
@@ -242,6 +250,7 @@ class JobSpec(Spec):
     checkpoints: CheckpointsSpec = CheckpointsSpec()
     telemetry: TelemetrySpec = TelemetrySpec()
     resources: ResourcesSpec = ResourcesSpec()
+    priority: Priority = Field(0, description="Of the jobs that wait on a queue, the highest starts first.")
     seed: int = Field(0, ge=0, le=2**31 - 1)
     metadata: Metadata = Field(default_factory=dict)
 

@@ -9,8 +9,8 @@ from sqlalchemy import text
 
 from opd_core.runs import database
 from opd_core.runs.states import InvalidTransition
-from opd_core.runs.store import MAX_CRASHES, JobNotFound, NothingToSave, RunStore
-from tests.runs.test_store import LEASE, history, new_job, running
+from opd_core.runs.store import JobNotFound, NothingToSave, RunStore
+from tests.runs.test_store import LEASE, MAX_RESTARTS, history, new_job, running
 
 
 def training(store):
@@ -82,7 +82,7 @@ def test_a_pausing_job_that_loses_its_worker_rests_and_the_loss_is_counted(store
     assert store.due(0.0) == []
     job = store.get_job(job_id)
     assert (job.status, job.crashes) == ("paused", 1)
-    for _ in range(MAX_CRASHES):
+    for _ in range(MAX_RESTARTS):
         store.request_resume(job_id)
         store.claim(job_id, "w", -1)
         store.request_pause(job_id)

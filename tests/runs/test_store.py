@@ -10,10 +10,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from opd_core.recipes import resolve
 from opd_core.runs import database, tables
 from opd_core.runs.states import ACTIVE, TERMINAL, TRANSITIONS, InvalidTransition
-from opd_core.runs.store import MAX_CRASHES, IdempotencyMismatch, JobNotFound, NothingToSave, RunStore
+from opd_core.runs.store import IdempotencyMismatch, JobNotFound, NothingToSave, RunStore
 from opd_core.spec import JobSpec
 
 LEASE = 30.0
+MAX_RESTARTS = 3
 SPEC = JobSpec.model_validate(
     {
         "name": "a job",
@@ -304,7 +305,7 @@ def test_a_lost_worker_puts_the_job_back_in_the_queue(store):
 @pytest.mark.parametrize("how", ["reconciler", "claim", "worker"])
 def test_a_job_that_keeps_losing_its_worker_fails(store, how):
     job_id = new_job(store).id
-    for lost in range(MAX_CRASHES + 1):
+    for lost in range(MAX_RESTARTS + 1):
         claim = store.claim(job_id, "w", -1)
         assert claim is not None, f"after {lost} lost workers"
         if how == "reconciler":
@@ -317,16 +318,16 @@ def test_a_job_that_keeps_losing_its_worker_fails(store, how):
     assert job.status == "failed"
     assert job.error["code"] == "worker_lost"
     assert job.error["category"] == "system"
-    assert job.attempt == MAX_CRASHES + 1
+    assert job.attempt == MAX_RESTARTS + 1
 
 
 def test_drains_are_not_crashes(store):
     job_id = new_job(store).id
-    for _ in range(3 * MAX_CRASHES):
+    for _ in range(3 * MAX_RESTARTS):
         claim = store.claim(job_id, "w", LEASE)
         assert store.requeue(job_id, claim.attempt, crashed=False) is True
     job = store.get_job(job_id)
-    assert (job.status, job.crashes, job.attempt) == ("queued", 0, 3 * MAX_CRASHES)
+    assert (job.status, job.crashes, job.attempt) == ("queued", 0, 3 * MAX_RESTARTS)
 
 
 def test_a_job_that_is_being_cancelled_is_not_requeued(store):

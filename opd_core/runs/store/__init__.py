@@ -6,6 +6,7 @@ The rules that make a job survive its workers:
 - every later write of a worker carries its ``attempt`` and does nothing (False or None) once another attempt, the
   reconciler or a terminal status has taken the job away from it;
 - crashes are counted apart from attempts: a drained or resumed job may be claimed any number of times;
+- bells of one queue are all alike: whoever hears one takes the most urgent job that waits there;
 - a terminal status is reached once.
 
 Status changes write their own events (created, claimed, pause_requested, paused, requeued, finished...). Each part of
@@ -19,9 +20,9 @@ from opd_core.runs.store.jobs import IDEMPOTENCY_S as IDEMPOTENCY_S
 from opd_core.runs.store.jobs import Idempotency as Idempotency
 from opd_core.runs.store.jobs import IdempotencyMismatch as IdempotencyMismatch
 from opd_core.runs.store.jobs import Jobs
+from opd_core.runs.store.jobs import NotWaiting as NotWaiting
 from opd_core.runs.store.leases import Leases
 from opd_core.runs.store.progress import Progress
-from opd_core.runs.store.transaction import MAX_CRASHES as MAX_CRASHES
 from opd_core.runs.store.transaction import JobNotFound as JobNotFound
 from opd_core.runs.store.transaction import Level as Level
 from opd_core.runs.store.wishes import NothingToSave as NothingToSave

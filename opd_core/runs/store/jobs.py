@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from opd_core.runs import tables as t
 from opd_core.runs.ids import new_id
 from opd_core.runs.rows import Job
-from opd_core.runs.states import TERMINAL, InvalidTransition
+from opd_core.runs.states import TERMINAL, WAITING, InvalidTransition
 from opd_core.runs.store.base import Base
 from opd_core.runs.store.transaction import append_event, find_job, set_job, the_job
 from opd_core.spec import JobSpec
@@ -24,6 +24,13 @@ Idempotency = tuple[str, str, str]
 
 class IdempotencyMismatch(ValueError):
     """The key was used before, for another request."""
+
+
+class NotWaiting(ValueError):
+    """The priority of a job that waits for nothing was to be changed."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__(f"the priority of a job that is {status} means nothing; possible while it is queued or paused")
 
 
 class Jobs(Base):
@@ -59,8 +66,10 @@ class Jobs(Base):
                         status="queued",
                         phase="waiting for a worker",
                         desired_state="run",
+                        priority=spec.priority,
                         attempt=0,
                         crashes=0,
+                        max_restarts=resolved.schedule.max_restarts,
                         created_at=t.db_now(),
                         event_seq=0,
                         spec=spec.model_dump(mode="json"),
@@ -133,12 +142,28 @@ class Jobs(Base):
         with self._read() as connection:
             return connection.execute(select(t.jobs.c.report).where(t.jobs.c.id == job_id)).scalar_one_or_none()
 
-    def update_job(self, job_id: str, *, name: str | None = None, metadata: Mapping[str, str] | None = None) -> Job:
-        """Rename a job, replace its metadata. Its spec stays what was submitted. Raises JobNotFound."""
-        changes: dict[str, Any] = {"name": name, "metadata": None if metadata is None else dict(metadata)}
+    def update_job(
+        self,
+        job_id: str,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        priority: int | None = None,
+    ) -> Job:
+        """Rename a job, replace its metadata, move it in its queue. Its spec stays what was submitted.
+
+        Raises JobNotFound, or NotWaiting for the priority of a job that is not waiting.
+        """
+        changes: dict[str, Any] = {
+            "name": name,
+            "metadata": None if metadata is None else dict(metadata),
+            "priority": priority,
+        }
         changes = {key: value for key, value in changes.items() if value is not None}
         with self._write() as connection:
-            the_job(connection, job_id, lock=True)
+            job = the_job(connection, job_id, lock=True)
+            if priority is not None and job.status not in WAITING:
+                raise NotWaiting(job.status)
             if changes:
                 set_job(connection, job_id, **changes)
                 append_event(connection, job_id, "info", "updated", "changed: " + ", ".join(changes), changes)

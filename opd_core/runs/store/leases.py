@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import and_, case, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, case, func, insert, or_, select, update
 
 from opd_core.runs import tables as t
 from opd_core.runs.rows import Claim, Job
 from opd_core.runs.states import ACTIVE, TERMINAL
 from opd_core.runs.store.transaction import (
-    MAX_CRASHES,
     append_event,
     close_attempts,
     end_job,
@@ -19,6 +18,7 @@ from opd_core.runs.store.transaction import (
     held,
     held_job,
     set_job,
+    the_job,
 )
 from opd_core.runs.store.workers import Workers, idle_queues
 
@@ -26,13 +26,36 @@ from opd_core.runs.store.workers import Workers, idle_queues
 class Leases(Workers):
     """Claims, beats, ends, and the reconciler's work."""
 
+    def claim_next(self, job_id: str, worker: str, lease_s: float) -> Claim | None:
+        """Answer the bell of ``job_id``: take the most urgent job that waits on its queue, else that job itself.
+
+        A bell is a ticket for one job of the queue. The job that was passed over has its turn with the next one.
+        None when there is nothing to be had.
+        """
+        jobs = t.jobs.c
+        queue = select(jobs.queue).where(jobs.id == job_id).scalar_subquery()
+        first = (
+            select(jobs.id)
+            .where(jobs.status == "queued", jobs.desired_state == "run", jobs.queue == queue)
+            .order_by(jobs.priority.desc(), jobs.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)  # two workers at once take two jobs
+        )
+        with self._write() as connection:
+            chosen = connection.execute(first).scalar_one_or_none()
+            return self._claim(connection, chosen or job_id, worker, lease_s)
+
     def claim(self, job_id: str, worker: str, lease_s: float) -> Claim | None:
         """Take a queued job, or one whose lease has expired. None when it is not to be had."""
+        with self._write() as connection:
+            return self._claim(connection, job_id, worker, lease_s)
+
+    def _claim(self, connection: Connection, job_id: str, worker: str, lease_s: float) -> Claim | None:
         jobs = t.jobs.c
         expired = and_(
             jobs.status.in_(ACTIVE - {"cancelling"}),
             jobs.lease_until < t.db_now(),
-            jobs.crashes < MAX_CRASHES,
+            jobs.crashes < jobs.max_restarts,
         )
         taken = (
             update(t.jobs)
@@ -48,17 +71,16 @@ class Leases(Workers):
             )
             .returning(jobs.attempt, jobs.queue, jobs.resolved_spec)
         )
-        with self._write() as connection:
-            row = connection.execute(taken).one_or_none()
-            if row is None:
-                return None
-            close_attempts(connection, job_id, "lease expired")
-            connection.execute(
-                insert(t.attempts).values(job_id=job_id, attempt=row.attempt, worker=worker, started_at=t.db_now())
-            )
-            message = f"attempt {row.attempt} claimed by {worker}"
-            append_event(connection, job_id, "info", "claimed", message, {"worker": worker}, row.attempt)
-            return Claim(job_id=job_id, attempt=row.attempt, queue=row.queue, spec=row.resolved_spec)
+        row = connection.execute(taken).one_or_none()
+        if row is None:
+            return None
+        close_attempts(connection, job_id, "lease expired")
+        connection.execute(
+            insert(t.attempts).values(job_id=job_id, attempt=row.attempt, worker=worker, started_at=t.db_now())
+        )
+        message = f"attempt {row.attempt} claimed by {worker}"
+        append_event(connection, job_id, "info", "claimed", message, {"worker": worker}, row.attempt)
+        return Claim(job_id=job_id, attempt=row.attempt, queue=row.queue, spec=row.resolved_spec)
 
     def beat(self, job_id: str, attempt: int, lease_s: float) -> str | None:
         """Renew the lease; what the user wants now ('run' | 'pause' | 'cancelled'), or None when the lease is lost."""
@@ -94,17 +116,39 @@ class Leases(Workers):
             end_job(connection, job, status, error, report)
             return True
 
-    def requeue(self, job_id: str, attempt: int, *, crashed: bool) -> bool:
+    def requeue(
+        self,
+        job_id: str,
+        attempt: int,
+        *,
+        crashed: bool,
+        reason: str | None = None,
+        error: Mapping[str, Any] | None = None,
+        later: str | None = None,
+    ) -> bool:
         """Give the job back, to be claimed again. False when the lease is lost.
 
-        A crash counts towards MAX_CRASHES, beyond which the job fails with code ``worker_lost``. A job that is
-        being cancelled ends as cancelled instead, one that is being paused rests.
+        A crash counts towards ``schedule.max_restarts``, beyond which the job fails: with ``error`` if the crash has
+        a name, else with code ``worker_lost``. A job that is being cancelled ends as cancelled instead, one that is
+        being paused rests. ``later``: what it waits for, if another start at once would be in vain.
         """
         with self._write() as connection:
             job = held_job(connection, job_id, attempt)
             if job is None:
                 return False
-            give_back(connection, job, crashed=crashed, reason="crashed" if crashed else "drained")
+            reason = reason or ("crashed" if crashed else "drained")
+            give_back(connection, job, crashed=crashed, reason=reason, error=error, later=later)
+            return True
+
+    def keep_waiting(self, job_id: str, reason: str) -> bool:
+        """Say what a queued job waits for; an event the first time. False when it is not queued."""
+        with self._write() as connection:
+            job = the_job(connection, job_id, lock=True)
+            if job.status != "queued":
+                return False
+            if job.phase != reason:
+                set_job(connection, job_id, phase=reason)
+                append_event(connection, job_id, "warning", "waiting", reason)
             return True
 
     def due(self, ring_after_s: float) -> list[tuple[str, str]]:
@@ -132,7 +176,7 @@ class Leases(Workers):
                     job = Job.of(mapping)
                     give_back(connection, job, crashed=job.status != "queued", reason="lease expired")
         with self._read() as connection:
-            bells = connection.execute(query.order_by(jobs.id)).all()
+            bells = connection.execute(query.order_by(jobs.priority.desc(), jobs.id)).all()
         idle = idle_queues(self.list_workers())
         return [
             (bell.id, bell.queue)

@@ -13,9 +13,6 @@ from opd_core.runs.plain import finite, storable
 from opd_core.runs.rows import Event, Job
 from opd_core.runs.states import ACTIVE, require
 
-MAX_CRASHES = 3
-"""A job whose worker was lost more often than this fails with code ``worker_lost``."""
-
 Level = Literal["info", "warning", "error"]
 
 
@@ -127,26 +124,37 @@ def end_job(
     append_event(connection, job.id, level, "finished", message, {"status": status}, job.attempt or None)
 
 
-def give_back(connection: Connection, job: Job, *, crashed: bool, reason: str) -> None:
+def give_back(
+    connection: Connection,
+    job: Job,
+    *,
+    crashed: bool,
+    reason: str,
+    error: Mapping[str, Any] | None = None,
+    later: str | None = None,
+) -> None:
     """A job without a worker: back to the queue, or to rest when a pause was asked for, or to its end."""
     if job.desired_state == "cancelled":
         end_job(connection, job, "cancelled")
         return
     crashes = job.crashes + crashed
-    if crashes > MAX_CRASHES:
-        message = f"the worker was lost {crashes} times; the last time: {reason}"
-        end_job(connection, job, "failed", {"code": "worker_lost", "message": message, "retryable": True})
+    if crashes > job.max_restarts:
+        lost = f"the job was lost {crashes} times and schedule.max_restarts is {job.max_restarts}; the last time: "
+        failure: dict[str, Any] = {"code": "worker_lost", "message": reason, "param": "schedule.max_restarts"}
+        failure |= {"retryable": True, **(error or {})}
+        end_job(connection, job, "failed", failure | {"message": lost + failure["message"]})
         return
     rests = job.desired_state == "pause"
     set_job(
         connection,
         job.id,
         status="paused" if rests else "queued",
-        phase="paused" if rests else "waiting for a worker",
+        phase="paused" if rests else later or "waiting for a worker",
         crashes=crashes,
         worker=None,
         lease_until=None,
-        rung_at=None,
+        # as if it was rung just now: the next bell comes after a while
+        rung_at=t.db_now() if later else None,
     )
     close_attempts(connection, job.id, reason)
     level: Level = "warning" if crashed else "info"
