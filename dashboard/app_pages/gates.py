@@ -7,7 +7,8 @@ import streamlit as st
 from api.schemas import Gates
 from dashboard import data
 from dashboard.components import charts, live, selection
-from dashboard.components.run_header import chosen_run, no_records
+from dashboard.components.figures import figures
+from dashboard.components.run_header import chosen_run, recorded_steps
 from dashboard.shaping import gates as shape
 from dashboard.shaping import profiles
 from dashboard.shaping.text import escape_markdown
@@ -20,10 +21,8 @@ job = chosen_run()
 
 def view() -> None:
     """The whole page below the header."""
-    now = live.refreshed(job)
-    steps = data.steps(job.id)
+    steps = recorded_steps(job, ":material/filter_alt:")
     if not steps:
-        no_records(now, ":material/filter_alt:")
         return
     first = steps[-STEP_LIMIT:][0]
     everything = data.gates(job.id, None, first, steps[-1])
@@ -37,9 +36,7 @@ def view() -> None:
     metrics = data.metrics(job.id)
     for name, of in shape.asked(job).items():
         st.caption(escape_markdown(shape.described(name, of)))
-    rows = shape.figures(found.summary, metrics, gate, settings)
-    for column, figure in zip(st.columns(len(rows)), rows, strict=True):
-        column.metric(figure.label, figure.value, help=figure.help, border=True)
+    figures(shape.figures(found.summary, metrics, gate, settings))
 
     used = profiles.mean_scale(found.profile, signed=False, at_least=1.0)
     title = profiles.label("gate" if gate is None else f"gate:{gate}")

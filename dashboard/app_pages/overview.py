@@ -10,30 +10,18 @@ import streamlit as st
 from api.schemas import Job
 from dashboard import data
 from dashboard.components import live, outcome
+from dashboard.components.figures import figures
 from dashboard.components.health_panel import health_panel
 from dashboard.components.run_actions import action_bar
 from dashboard.components.run_header import chosen_run, status_badge
 from dashboard.shaping import curves
-from dashboard.shaping.runs import Figure, attempt_table, budget, event_table, fraction, headline, progress_text
+from dashboard.shaping.runs import attempt_table, budget, event_table, fraction, headline, progress_text
 from dashboard.shaping.text import escape_markdown
 
 HEALTH_TICK_S = 5.0
 
 job = chosen_run()
 action_bar(job)
-
-
-def figures(rows: list[Figure]) -> None:
-    """A row of headline numbers."""
-    for column, figure in zip(st.columns(len(rows)), rows, strict=True):
-        column.metric(
-            figure.label,
-            figure.value,
-            figure.delta,
-            help=figure.help,
-            border=True,
-            height="stretch",
-        )
 
 
 def state() -> None:

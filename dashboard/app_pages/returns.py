@@ -7,7 +7,7 @@ import streamlit as st
 from api.schemas import Profile
 from dashboard import data
 from dashboard.components import charts, live, selection
-from dashboard.components.run_header import chosen_run, status_badge
+from dashboard.components.run_header import chosen_run, recorded_steps
 from dashboard.shaping import profiles as shape
 from dashboard.shaping.tokens import nearest
 
@@ -19,19 +19,14 @@ running = not job.terminal
 
 def view() -> None:
     """The whole page below the header."""
-    now = live.refreshed(job)
+    if not recorded_steps(job, ":material/stacked_line_chart:"):
+        return
     name = selection.text("quantity") or "log_ratio"
     name = name if name in shape.QUANTITIES else "log_ratio"
     found = data.returns(job.id, name)
     offered = shape.offered(found)
     if not offered:
-        status_badge(now)
-        st.info(
-            "No records yet: the first step is on its way."
-            if running
-            else "This run has no profiles (telemetry.sequences_per_step is 0, or an earlier version recorded it).",
-            icon=":material/stacked_line_chart:",
-        )
+        st.info("An earlier version recorded this run: it has no profiles.", icon=":material/stacked_line_chart:")
         return
     if name not in offered:
         name, found = offered[0], data.returns(job.id, offered[0])
@@ -55,7 +50,7 @@ def view() -> None:
     with right:
         st.markdown(f"**Over the steps** :gray[quantiles of {title}]")
         st.echarts_chart(
-            shape.bands(found, total=now.progress.total),
+            shape.bands(found, total=data.job(job.id).progress.total),
             height=430,
             key="returns_bands",
             alt=f"Quantiles and mean of {title} over the steps",

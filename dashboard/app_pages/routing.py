@@ -7,7 +7,8 @@ import streamlit as st
 from api.schemas import Heatmap, RouteBalance
 from dashboard import data
 from dashboard.components import charts, live, selection
-from dashboard.components.run_header import chosen_run, no_records
+from dashboard.components.figures import figures
+from dashboard.components.run_header import chosen_run, recorded_steps
 from dashboard.shaping import routing as shape
 from dashboard.shaping.text import escape_markdown, visible
 
@@ -19,10 +20,8 @@ running = not job.terminal
 
 def view() -> None:
     """The whole page below the header."""
-    now = live.refreshed(job)
-    steps = data.steps(job.id)
+    steps = recorded_steps(job, ":material/alt_route:")
     if not steps:
-        no_records(now, ":material/alt_route:")
         return
     first, last = choose_range(steps)
     heatmap = data.routing(job.id, first, last, shape.ROW_LIMIT, shape.COLUMN_LIMIT)
@@ -176,9 +175,7 @@ def balance(found: RouteBalance | None) -> None:
     if found is None:
         st.caption(shape.unrouted(job))
         return
-    figures = shape.balance_figures(found)
-    for column, figure in zip(st.columns(len(figures)), figures, strict=True):
-        column.metric(figure.label, figure.value, help=figure.help, border=True)
+    figures(shape.balance_figures(found))
     st.caption(
         "Means in nats per suppressed token, over all recorded tokens of these steps, probed or not: what the plan "
         "takes away, what it sends to named destinations, and how many tokens send nothing."

@@ -8,7 +8,7 @@ from api.schemas import Sequence, SequenceSummary
 from dashboard import data
 from dashboard.components import live, player, selection
 from dashboard.components.color_pills import color_pills
-from dashboard.components.run_header import chosen_run, status_badge
+from dashboard.components.run_header import chosen_run, recorded_steps
 from dashboard.components.token_card import token_card
 from dashboard.components.token_strip import token_strip
 from dashboard.shaping import fields
@@ -17,6 +17,7 @@ from dashboard.shaping.colors import Scale
 from dashboard.shaping.text import escape_markdown, readable, visible
 
 JUMPS = 10
+SCALE_SEQUENCES = 16  # sequences of a step that set the colour scale
 KEYS = (
     "Keys, after a click on the strip: ← → token, Home End, X next extreme (shift: back), ↑ ↓ sequence, "
     "Page↑ Page↓ step, space play and pause."
@@ -28,19 +29,11 @@ running = not job.terminal
 
 def view() -> None:
     """The whole page below the header."""
-    now = live.refreshed(job)
-    steps = data.steps(job.id)
+    steps = recorded_steps(job, ":material/format_color_text:")
     if player.playing():
         player.advance(steps, running=running)
     step = shape.nearest(steps, selection.number("step"))
     if step is None:
-        status_badge(now)
-        st.info(
-            "No records yet: the first step is on its way."
-            if running
-            else "This run recorded no tokens (telemetry.sequences_per_step is 0, or it ended before its first step).",
-            icon=":material/format_color_text:",
-        )
         return
     summaries = data.sequences(job.id, step)
     if not summaries:
@@ -51,7 +44,7 @@ def view() -> None:
     n = selection.number("seq")
     n = n if n in known else next(iter(known))
     sequence = data.sequence(job.id, step, n)
-    compared = [data.sequence(job.id, step, one) for one in list(known)[: data.SCALE_SEQUENCES]]
+    compared = [data.sequence(job.id, step, one) for one in list(known)[:SCALE_SEQUENCES]]
     offered = fields.offered([sequence, *compared])
     choose_sequence(known, n)
     field, second = choose_colors(offered)

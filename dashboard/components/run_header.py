@@ -6,7 +6,7 @@ import streamlit as st
 
 from api.schemas import Job
 from dashboard import data
-from dashboard.components import selection
+from dashboard.components import live, selection
 from dashboard.shaping.runs import badge, run_label
 from dashboard.shaping.text import escape_markdown
 
@@ -47,9 +47,16 @@ def status_badge(job: Job) -> None:
     st.badge(job.status, color=color, icon=icon)
 
 
-def no_records(job: Job, icon: str) -> None:
-    """Why a page about recorded tokens is empty."""
-    status_badge(job)
-    st.info(
-        "This run recorded no tokens." if job.terminal else "No records yet: the first step is on its way.", icon=icon
-    )
+def recorded_steps(job: Job, icon: str) -> list[int]:
+    """Steps with token records, ascending: what every page about tokens begins with. Where there are none, says why."""
+    now = live.refreshed(job)
+    steps = data.steps(job.id)
+    if not steps:
+        status_badge(now)
+        why = (
+            "This run recorded no tokens (telemetry.sequences_per_step is 0, or it ended before its first step)."
+            if now.terminal
+            else "No records yet: the first step is on its way."
+        )
+        st.info(why, icon=icon)
+    return steps

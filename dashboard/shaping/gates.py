@@ -8,7 +8,8 @@ import pandas as pd
 
 from api.schemas import GateSummary, Job, Metrics
 from dashboard.shaping.colors import Scale
-from dashboard.shaping.profiles import BLUE, matrix_option, newest
+from dashboard.shaping.matrix import matrix
+from dashboard.shaping.profiles import BLUE, newest
 from dashboard.shaping.runs import Figure
 from dashboard.shaping.text import percent, visible, words
 
@@ -85,7 +86,7 @@ def overlap(summary: GateSummary, *, theme: str) -> dict[str, Any]:
         for j in range(len(names))
         if (value := summary.overlap[i][j]) is not None
     ]
-    return matrix_option(
+    return matrix(
         pd.DataFrame(cells, columns=["gate", "other", "overlap", "chance"]),
         axes=("gate", "other", "overlap"),
         categories=(names, names),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from api.schemas import Metrics, Profile
-from dashboard.shaping.colors import Scale, diverging, scale, sequential
+from dashboard.shaping.colors import Scale, scale
+from dashboard.shaping.matrix import matrix
 from dashboard.shaping.text import percent, words
 
 # Names of the quantities, what they mean, and whether they have a sign.
@@ -52,7 +52,7 @@ def heatmap(found: Profile, used: Scale, *, theme: str, unit: str = "") -> dict[
         for j, step in enumerate(steps)
         if (value := found.mean[i][j]) is not None
     ]
-    return matrix_option(
+    return matrix(
         pd.DataFrame(cells, columns=["step", "position", "mean", "tokens"]),
         axes=("step", "position", "mean"),
         categories=(steps, positions),
@@ -61,63 +61,6 @@ def heatmap(found: Profile, used: Scale, *, theme: str, unit: str = "") -> dict[
         used=used,
         theme=theme,
     )
-
-
-def matrix_option(
-    cells: pd.DataFrame,
-    *,
-    axes: tuple[str, str, str],
-    categories: tuple[Sequence[str], Sequence[str]],
-    names: tuple[str, str],
-    tooltip: str,
-    used: Scale,
-    theme: str,
-) -> dict[str, Any]:
-    """A heatmap of ``cells``; ``axes`` names its columns for x, y and colour."""
-    ink = "#1c2733" if theme == "light" else "#e4e9ef"
-    x, y, value = axes
-    label = {"color": ink, "fontSize": 11}
-    return {
-        "animation": False,
-        "grid": {"left": 26, "right": 8, "top": 8, "bottom": 62, "containLabel": True},
-        "dataset": {"source": cells},
-        # The tooltip is a template: ECharts escapes what the placeholders insert.
-        "tooltip": {"confine": True, "formatter": tooltip},
-        "xAxis": {
-            "type": "category",
-            "data": list(categories[0]),
-            "name": names[0],
-            "nameLocation": "middle",
-            "nameGap": 24,
-            "axisLabel": label,
-            "axisTick": {"show": False},
-        },
-        "yAxis": {
-            "type": "category",
-            "data": list(categories[1]),
-            "inverse": True,
-            "name": names[1],
-            "nameLocation": "middle",
-            "nameGap": 34,
-            "axisLabel": label,
-            "axisTick": {"show": False},
-        },
-        "visualMap": {
-            "min": -used.limit if used.signed else 0,
-            "max": used.limit,
-            "dimension": value,
-            "precision": 4,
-            "orient": "horizontal",
-            "left": "center",
-            "bottom": 0,
-            "itemHeight": 150,
-            "itemWidth": 10,
-            "text": [f"{'+' if used.signed else ''}{used.limit:.3g}", f"−{used.limit:.3g}" if used.signed else "0"],
-            "textStyle": {"color": ink},
-            "inRange": {"color": diverging(theme) if used.signed else sequential(theme)},
-        },
-        "series": [{"type": "heatmap", "encode": {"x": x, "y": y, "value": value}, "progressive": 0}],
-    }
 
 
 def bands(found: Profile, *, total: int | None = None) -> dict[str, Any]:

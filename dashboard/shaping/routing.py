@@ -10,15 +10,14 @@ from typing import Any
 import pandas as pd
 
 from api.schemas import Heatmap, Job, Metrics, Occurrences, RouteBalance
-from dashboard.shaping.colors import STEPS, Scale, diverging, scale
+from dashboard.shaping.colors import Scale, scale
+from dashboard.shaping.matrix import matrix
 from dashboard.shaping.runs import Figure
 from dashboard.shaping.text import percent, visible
 
 STEP_LIMIT = 100  # a live heatmap over a long run would read all of its records again and again
 ROW_LIMIT = 16
 COLUMN_LIMIT = 16
-# Long tokens must not push the cells off the chart; the tooltip has them in full.
-_SHORT = {"width": 84, "overflow": "truncate"}
 
 
 def labels(tokens: Sequence[tuple[int, str]]) -> list[str]:
@@ -41,7 +40,7 @@ def sent_scale(heatmap: Heatmap) -> Scale:
 
 def option(heatmap: Heatmap, which: str, used: Scale, *, theme: str) -> dict[str, Any]:
     """The ECharts option of ``predicted``, ``realised`` or ``routed``. Rows run downwards, most frequent first."""
-    matrix: list[list[float]] = getattr(heatmap, which)
+    table: list[list[float]] = getattr(heatmap, which)
     rows = labels([(row.id, row.text) for row in heatmap.rows])
     columns = labels([(column.id, column.text) for column in heatmap.columns])
     cells = pd.DataFrame(
@@ -49,60 +48,17 @@ def option(heatmap: Heatmap, which: str, used: Scale, *, theme: str) -> dict[str
             "destination": [column for _ in rows for column in columns],
             "suppressed": [row for row in rows for _ in columns],
             # Four digits: the tooltip prints the number as it is.
-            "change": [float(f"{value:.4g}") for line in matrix for value in line],
+            "change": [float(f"{value:.4g}") for line in table for value in line],
         }
     )
-    text = "#1c2733" if theme == "light" else "#e4e9ef"
-    return {
-        "animation": False,
-        "grid": {"left": 8, "right": 8, "top": 8, "bottom": 52, "containLabel": True},
-        "dataset": {"source": cells},
-        # {c} would print the whole row; ECharts escapes what the placeholders insert.
-        "tooltip": {"confine": True, "formatter": "{@suppressed} → {@destination}: {@change}"},
-        "xAxis": {
-            "type": "category",
-            "data": columns,
-            "axisLabel": {
-                "rotate": 45,
-                "interval": 0,
-                **_SHORT,
-                "fontFamily": "monospace",
-                "fontSize": 11,
-                "color": text,
-            },
-            "axisTick": {"show": False},
-        },
-        "yAxis": {
-            "type": "category",
-            "data": rows,
-            "inverse": True,
-            "axisLabel": {"interval": 0, **_SHORT, "fontFamily": "monospace", "fontSize": 11, "color": text},
-            "axisTick": {"show": False},
-        },
-        "visualMap": {
-            "min": -used.limit if used.signed else 0,
-            "max": used.limit,
-            "dimension": "change",
-            "precision": 6,
-            "calculable": False,
-            "orient": "horizontal",
-            "left": "center",
-            "bottom": 0,
-            "itemHeight": 150,
-            "itemWidth": 10,
-            "text": [f"+{used.limit:.2g}", f"−{used.limit:.2g}" if used.signed else "0"],
-            "textStyle": {"color": text},
-            "inRange": {"color": diverging(theme) if used.signed else diverging(theme)[STEPS:]},
-        },
-        "series": [
-            {
-                "type": "heatmap",
-                "name": which,
-                "encode": {"x": "destination", "y": "suppressed", "value": "change"},
-                "itemStyle": {"borderWidth": 1, "borderColor": "#dbe1e8" if theme == "light" else "#303a47"},
-            }
-        ],
-    }
+    return matrix(
+        cells,
+        axes=("destination", "suppressed", "change"),
+        categories=(columns, rows),
+        tooltip="{@suppressed} → {@destination}: {@change}",
+        used=used,
+        theme=theme,
+    )
 
 
 def moves(heatmap: Heatmap, limit: int = 40) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from api.schemas import Sequence as Recorded
 from dashboard.shaping import fields
 from dashboard.shaping.colors import Scale, scale
 from dashboard.shaping.fields import Field
-from dashboard.shaping.profiles import matrix_option
+from dashboard.shaping.matrix import matrix
 from dashboard.shaping.text import visible, words
 
 LONGEST_HEATMAP = 256  # positions
@@ -113,7 +113,7 @@ def heatmap(difference: Recorded, shown: Mapping[str, Field], *, theme: str) -> 
                 (str(token.pos), field.label, share, "–" if value is None else f"{value:+.4f}", visible(token.text))
             )
     used = scale([1.0], signed=True, at_least=1.0)
-    option = matrix_option(
+    option = matrix(
         pd.DataFrame(rows, columns=["position", "field", "share", "change", "token"]),
         axes=("position", "field", "share"),
         categories=([str(token.pos) for token in tokens], [field.label for field in shown.values()]),

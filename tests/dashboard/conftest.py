@@ -26,12 +26,12 @@ def app(fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch):
     from streamlit.testing.v1 import AppTest
 
     from api.client import Client
-    from dashboard import data
+    from dashboard.data import connection
 
     st.cache_data.clear()
     monkeypatch.setattr("api.client.transport.FIRST_PAUSE_S", 0.0)
     client = Client(fake_api.url, TOKEN)
-    monkeypatch.setattr(data, "client", lambda: client)
+    monkeypatch.setattr(connection, "client", lambda: client)
 
     def open_at(page: str = "runs", **query: object) -> AppTest:
         test = AppTest.from_file(APP, default_timeout=20)

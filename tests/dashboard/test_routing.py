@@ -6,7 +6,7 @@ import pytest
 
 from api.schemas import Heatmap, Job, Metrics, Occurrences, RouteBalance
 from dashboard.shaping import routing as shape
-from dashboard.shaping.colors import STEPS, diverging
+from dashboard.shaping.colors import diverging, sequential
 from tests.dashboard import fake_profiles
 from tests.dashboard.fake_api import DONE, World, heatmap
 
@@ -34,8 +34,8 @@ def test_both_heatmaps_share_a_symmetric_scale() -> None:
 def test_what_was_sent_has_a_scale_of_its_own_that_starts_at_nothing() -> None:
     sent = small(routed=[[0.0, 2.0], [1.0, 0.0]])
     legend = shape.option(sent, "routed", shape.sent_scale(sent), theme="light")["visualMap"]
-    assert (legend["min"], legend["max"], legend["text"]) == (0, 2.0, ["+2", "0"])
-    assert legend["inRange"]["color"] == diverging("light")[STEPS:]
+    assert (legend["min"], legend["max"], legend["text"]) == (0, 2.0, ["2", "0"])
+    assert legend["inRange"]["color"] == sequential("light")
     assert shape.change_scale(sent) == shape.change_scale(small())
     away = small(routed=[[0.0, -2.0], [1.0, 0.0]])
     legend = shape.option(away, "routed", shape.sent_scale(away), theme="light")["visualMap"]
