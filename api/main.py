@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from api import problems, reconciler
 from api.auth import RequireToken, bearer
 from api.body import JsonBody
+from api.limits import LimitRequests
 from api.observe import Meters, Observe
 from api.routers import (
     catalogue,
@@ -82,7 +83,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(operations.router)
     # The last one added is the outermost: it sees refusals too.
     app.add_middleware(JsonBody)
-    app.add_middleware(RequireToken, token=services.settings.token())
+    app.add_middleware(LimitRequests, settings=services.settings)
+    app.add_middleware(RequireToken, services=services)
     app.add_middleware(Observe, meters=meters)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

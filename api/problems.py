@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from api.schemas import Problem
 from opd_core.runs.states import InvalidTransition
-from opd_core.runs.store import IdempotencyMismatch, JobNotFound, NothingToSave, NotWaiting
+from opd_core.runs.store import IdempotencyMismatch, JobNotFound, NothingToSave, NotWaiting, QueueFull
 from opd_core.spec import UserError
 
 MEDIA_TYPE = "application/problem+json"
@@ -20,12 +20,16 @@ _TITLES = {
     "invalid_request": "The request is not valid",
     "invalid_spec": "The job spec is not valid",
     "unauthorized": "A token is needed",
+    "forbidden": "The token may not do this",
     "not_found": "There is no such thing",
     "method_not_allowed": "The method is not allowed here",
     "too_large": "The request is too large",
     "invalid_transition": "The job's status does not allow this",
     "idempotency_mismatch": "The Idempotency-Key was used before",
     "too_many_questions": "Too many questions are waiting",
+    "too_many_requests": "The token asks too fast",
+    "too_many_streams": "Too many live streams are open",
+    "queue_full": "Too many jobs are waiting",
     "internal": "The service failed",
     "unavailable": "A part of the service is away",
 }
@@ -40,11 +44,12 @@ _DESCRIPTIONS = {
     304: "Not changed since the given ETag",
     400: "The body could not be read",
     401: "No token, or a wrong one",
+    403: "The token's scope is too small; the answer names the one that is missing",
     404: "No such job, step, checkpoint, file or recipe",
     409: "The job's status does not allow this",
     413: "The body is larger than 1 MiB",
     422: "A field, parameter or header is not valid; `param` names it",
-    429: "As many questions as may wait are waiting",
+    429: "Too many requests, open streams, waiting jobs or waiting questions; the answer names the limit",
     500: "The service failed; `request_id` finds it in the log",
     503: "A part of the service is away",
 }
@@ -53,12 +58,15 @@ _DESCRIPTIONS = {
 class ProblemError(Exception):
     """Raise to answer with a problem. ``code`` becomes the type ``urn:opd:problem:CODE``."""
 
-    def __init__(self, status: int, code: str, detail: str, *, param: str | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, detail: str, *, param: str | None = None, retry_after_s: int | None = None
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.code = code
         self.detail = detail
         self.param = param
+        self.headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
 
 
 def not_found(detail: str, *, param: str | None = None) -> ProblemError:
@@ -91,9 +99,10 @@ def problem(
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The documented errors of an endpoint (401 and 500 come with all)."""
+    """The documented errors of an endpoint (401, 429 and 500 come with all)."""
     return {
-        status: {"model": Problem, "description": _DESCRIPTIONS[status]} for status in sorted({401, 500, *statuses})
+        status: {"model": Problem, "description": _DESCRIPTIONS[status]}
+        for status in sorted({401, 429, 500, *statuses})
     }
 
 
@@ -123,7 +132,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ProblemError)
     def _problem(request: Request, error: ProblemError) -> JSONResponse:
-        return answer(request, error.status, error.code, error.detail, param=error.param)
+        return answer(request, error.status, error.code, error.detail, param=error.param, headers=error.headers)
 
     @app.exception_handler(UserError)
     def _user(request: Request, error: UserError) -> JSONResponse:
@@ -158,3 +167,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(IdempotencyMismatch)
     def _mismatch(request: Request, error: IdempotencyMismatch) -> JSONResponse:
         return answer(request, 422, "idempotency_mismatch", str(error), param="Idempotency-Key")
+
+    @app.exception_handler(QueueFull)
+    def _full(request: Request, error: QueueFull) -> JSONResponse:
+        return answer(request, 429, "queue_full", str(error), headers={"Retry-After": "60"})

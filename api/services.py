@@ -9,6 +9,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from api.bell import Bell
+from api.places import Places
 from opd_core.runs import database
 from opd_core.runs.artifacts import RunFiles, job_files
 from opd_core.runs.live import LiveReader
@@ -16,7 +17,8 @@ from opd_core.runs.plain import storable
 from opd_core.runs.questions import Questions
 from opd_core.runs.rows import Job
 from opd_core.runs.settings import Settings
-from opd_core.runs.store import RunStore
+from opd_core.runs.store import Quota, RunStore
+from opd_core.runs.tokens import Tokens
 
 
 class Services:
@@ -26,6 +28,8 @@ class Services:
         self.settings = settings
         self.bell = Bell(settings.redis_url)
         self.live = LiveReader(settings.redis_url) if settings.redis_url else None
+        self.quota = Quota(settings.waiting_per_token, settings.waiting_total)
+        self.streams = Places(settings.streams_per_token, settings.streams_total)
         self.stopping = threading.Event()
         """Set when the server is about to stop, so that open streams end."""
         self._lock = threading.Lock()
@@ -45,6 +49,11 @@ class Services:
     def questions(self) -> Questions:
         """Questions about runs, in the same database."""
         return Questions(self.store.engine)
+
+    @property
+    def tokens(self) -> Tokens:
+        """Access tokens, in the same database."""
+        return Tokens(self.store.engine)
 
     def files(self, job_id: str) -> RunFiles:
         """The run directory of a job."""

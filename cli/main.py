@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 import opd_core
-from cli import jobs, questions
+from cli import jobs, questions, tokens
 from cli.recipes import example_command, recipe_page, recipe_table
 from cli.terminal import AsJson, Overrides, SpecFile, complain, line, out, say, settings_of, user_errors
 from opd_core import recipes as library
@@ -37,6 +37,7 @@ On-policy distillation as a service: a student writes, a teacher scores, the stu
 
 app.add_typer(jobs.app)
 app.add_typer(questions.app)
+app.add_typer(tokens.app, name="token")
 
 ApiPort = Annotated[int | None, typer.Option(min=1, max=65535, help="Default 8321, or a free one if that is taken.")]
 DashboardPort = Annotated[

@@ -12,7 +12,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from api import schemas as s
 from api import views
-from api.auth import principal
+from api.auth import identity
 from api.forks import copy_start, resolve_start
 from api.problems import ProblemError, not_found, responses
 from api.references import check_references
@@ -21,6 +21,7 @@ from api.services import ServicesDep
 from api.stream import EVENT_ID, Viewer
 from opd_core import recipes
 from opd_core.runs.ids import ID_PATTERN, new_id
+from opd_core.runs.store import QueueFull
 from opd_core.spec import JobSpec
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -45,7 +46,7 @@ _ETAG = {"ETag": {"description": "For If-None-Match.", "schema": {"type": "strin
     responses={
         201: {"headers": _LOCATION, "description": "The job is durable and waits for a worker"},
         200: {"model": s.Validation, "description": "validate_only: what would be trained; nothing is created"},
-        **responses(400, 413, 422),
+        **responses(400, 403, 413, 422),
     },
 )
 def create_job(
@@ -65,10 +66,11 @@ def create_job(
 
     The job is written before the worker is told. With the broker away the job waits and is announced later.
     """
+    who = identity(request).name
     once = None
     if idempotency_key is not None and not validate_only:
         digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
-        once = (principal(request), idempotency_key, digest)
+        once = (who, idempotency_key, digest)
         if (known := services.store.replayed(once)) is not None:
             return _created(views.job(known), {"Idempotency-Replayed": "true"})
     resolved = resolve_start(recipes.resolve(spec), services)
@@ -79,7 +81,20 @@ def create_job(
         return JSONResponse(answer.model_dump(mode="json"))
     job_id = new_id("job")
     copy_start(resolved, job_id, services)
-    job = services.store.create_job(spec, resolved, warnings, id=job_id, idempotency=once)
+    try:
+        job = services.store.create_job(
+            spec,
+            resolved,
+            warnings,
+            id=job_id,
+            idempotency=once,
+            created_by=who,
+            request_id=request.state.request_id,
+            quota=services.quota,
+        )
+    except QueueFull:
+        services.files(job_id).remove_all()
+        raise
     if job.id != job_id:  # another request with the same key was faster
         services.files(job_id).remove_all()
         return _created(views.job(job), {"Idempotency-Replayed": "true"})
@@ -196,9 +211,15 @@ def _viewer(
     return Viewer(services, job.id, position, wanted)
 
 
+async def _place(request: Request, services: ServicesDep) -> AsyncIterator[None]:
+    with services.streams.place(identity(request).name):
+        yield
+
+
 @router.get(
     "/{job_id}/stream",
     response_class=EventSourceResponse,
+    dependencies=[Depends(_place)],
     summary="Watch a job live (server-sent events)",
     responses=responses(404, 422),
 )

@@ -37,7 +37,7 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
     status_code=202,
     response_model=s.Question,
     summary="Ask what a recorded step would have been under another method",
-    responses={**_ACCEPTED, **responses(400, 404, 413, 422, 429)},
+    responses={**_ACCEPTED, **responses(400, 403, 404, 413, 422)},
 )
 def replan(request: s.ReplanRequest, job: JobDep, services: ServicesDep, step: Step) -> JSONResponse:
     """Nothing is trained: the recorded feedback is planned again. The method is checked like that of a new job."""
@@ -60,7 +60,7 @@ def replan(request: s.ReplanRequest, job: JobDep, services: ServicesDep, step: S
     status_code=202,
     response_model=s.Question,
     summary="Ask what the student does with a prompt of your own",
-    responses={**_ACCEPTED, **responses(400, 404, 413, 422, 429)},
+    responses={**_ACCEPTED, **responses(400, 403, 404, 413, 422)},
 )
 def probe(request: s.ProbeRequest, job: JobDep, services: ServicesDep) -> JSONResponse:
     """The student of a checkpoint completes it, the teacher scores it, the run's method plans; nothing is trained."""

@@ -66,6 +66,7 @@ class Job(Schema):
     progress: Progress = Progress()
     accuracy: Accuracy = Accuracy()
     worker: str | None = None
+    created_by: str | None = Field(None, description="Name of the token that submitted it.")
     save_wanted: bool = Field(False, description="A checkpoint was asked for and is not saved yet.")
     latest_checkpoint: str | None = Field(None, description="Id of the newest checkpoint.")
     error: JobError | None = None

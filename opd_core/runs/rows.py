@@ -39,6 +39,7 @@ class Job(_Row):
     latest_checkpoint: str | None
     metadata: dict[str, Any]
     save_wanted: bool
+    created_by: str | None
     error: dict[str, Any] | None
     warnings: list[str]
     spec: dict[str, Any]

@@ -41,8 +41,20 @@ class Settings(BaseSettings):
     drain_s: float = Field(60.0, gt=0, description="Time for a last checkpoint when a worker is asked to stop.")
     cancel_grace_s: float = Field(5.0, gt=0, description="Time for a last checkpoint when a job is cancelled.")
     question_s: float = Field(300.0, gt=0, description="A what-if or probe question that takes longer fails.")
+    disk_low_mb: int = Field(
+        1024,
+        ge=0,
+        description="With less free space (10^6 bytes) where runs are written no job starts, and one that runs saves a "
+        "checkpoint and waits. 0 = never.",
+    )
     reconcile: bool = Field(True, description="Run the reconciler inside the API process.")
     reconcile_every_s: float = Field(2.0, gt=0)
+    requests_per_s: float = Field(200.0, gt=0, description="What one token may ask per second, in the long run.")
+    requests_burst: int = Field(1000, ge=1, description="What one token may ask at once after a while of silence.")
+    streams_per_token: int = Field(256, ge=1, description="The most live streams that one token may hold open.")
+    streams_total: int = Field(1024, ge=1, description="The most live streams that may be open.")
+    waiting_per_token: int = Field(1000, ge=1, description="The most queued or paused jobs of one token.")
+    waiting_total: int = Field(10_000, ge=1, description="The most queued or paused jobs.")
     ring_after_s: float = Field(30.0, gt=0, description="Ring again for a job that waits beside an idle worker.")
 
     @model_validator(mode="after")

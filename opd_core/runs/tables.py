@@ -88,7 +88,23 @@ jobs = Table(
     Column("metadata", JSON, nullable=False, server_default="{}"),
     # the user wants a checkpoint at the next step; the next one that is indexed fulfils it
     Column("save_wanted", Boolean, nullable=False, server_default=false()),
+    # the name of the token that submitted it
+    Column("created_by", String(64)),
     Index(None, "status", "id"),
+    # how many wait, and whose they are
+    Index(None, "status", "created_by"),
+    # a search by a part of the name reads this, not the wide rows
+    Index(None, "id", "name"),
+)
+
+labels = Table(
+    "labels",
+    metadata,
+    # a job's metadata again, for searching
+    _job_key(primary_key=True),
+    Column("key", String(64), primary_key=True),
+    Column("value", String(256), nullable=False),
+    Index(None, "key", "value", "job_id"),
 )
 
 attempts = Table(
@@ -174,6 +190,7 @@ questions = Table(
     Column("finished_at", Double),
     Column("error", JSON),
     Index(None, "status", "id"),
+    Index(None, "job_id"),
 )
 
 idempotency = Table(
@@ -184,4 +201,18 @@ idempotency = Table(
     Column("body_hash", String(64), nullable=False),
     _job_key(),
     Column("created_at", Double, nullable=False),
+    Index(None, "job_id"),
+    Index(None, "created_at"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("scope", String(16), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("last_used_at", Double),
+    Column("revoked_at", Double),
 )

@@ -156,4 +156,4 @@ def test_the_document_describes_every_operation(http):
                     assert list(response["content"]) == ["application/problem+json"], where
     create = document["paths"]["/v1/jobs"]["post"]
     assert create["requestBody"]["content"]["application/json"]["examples"]["demo"]["value"]["name"]
-    assert set(create["responses"]) == {"200", "201", "400", "401", "413", "422", "500"}
+    assert set(create["responses"]) == {"200", "201", "400", "401", "403", "413", "422", "429", "500"}

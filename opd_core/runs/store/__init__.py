@@ -23,6 +23,8 @@ from opd_core.runs.store.jobs import Jobs
 from opd_core.runs.store.jobs import NotWaiting as NotWaiting
 from opd_core.runs.store.leases import Leases
 from opd_core.runs.store.progress import Progress
+from opd_core.runs.store.quota import QueueFull as QueueFull
+from opd_core.runs.store.quota import Quota as Quota
 from opd_core.runs.store.transaction import JobNotFound as JobNotFound
 from opd_core.runs.store.transaction import Level as Level
 from opd_core.runs.store.wishes import NothingToSave as NothingToSave

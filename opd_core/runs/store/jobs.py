@@ -13,6 +13,8 @@ from opd_core.runs.ids import new_id
 from opd_core.runs.rows import Job
 from opd_core.runs.states import TERMINAL, WAITING, InvalidTransition
 from opd_core.runs.store.base import Base
+from opd_core.runs.store.labels import labelled, set_labels
+from opd_core.runs.store.quota import Quota, require_room
 from opd_core.runs.store.transaction import append_event, find_job, set_job, the_job
 from opd_core.spec import JobSpec
 
@@ -44,10 +46,14 @@ class Jobs(Base):
         *,
         id: str | None = None,
         idempotency: Idempotency | None = None,
+        created_by: str | None = None,
+        request_id: str | None = None,
+        quota: Quota | None = None,
     ) -> Job:
         """Write a queued job and commit; ring the bell afterwards. ``id`` is for what is prepared before it exists.
 
-        With a known idempotency key it returns the job that the key made, or raises IdempotencyMismatch.
+        With a known idempotency key it returns the job that the key made, or raises IdempotencyMismatch. Raises
+        QueueFull when ``quota`` leaves no room. ``created_by`` is a token's name; ``request_id`` goes to the event.
         """
         job_id = id or new_id("job")
         try:
@@ -57,6 +63,8 @@ class Jobs(Base):
                     connection.execute(delete(t.idempotency).where(old))
                     if known := _replay(connection, idempotency):
                         return known
+                if quota:
+                    require_room(connection, quota, created_by)
                 connection.execute(
                     insert(t.jobs).values(
                         id=job_id,
@@ -81,8 +89,10 @@ class Jobs(Base):
                         report=null(),
                         metadata=dict(spec.metadata),
                         save_wanted=False,
+                        created_by=created_by,
                     )
                 )
+                set_labels(connection, job_id, spec.metadata)
                 if idempotency:
                     principal, key, body_hash = idempotency
                     connection.execute(
@@ -94,7 +104,9 @@ class Jobs(Base):
                             created_at=t.db_now(),
                         )
                     )
-                append_event(connection, job_id, "info", "created", f"queued on {spec.resources.queue}")
+                asked = {"created_by": created_by, "request_id": request_id}
+                data = {key: value for key, value in asked.items() if value is not None}
+                append_event(connection, job_id, "info", "created", f"queued on {spec.resources.queue}", data)
                 return the_job(connection, job_id)
         except IntegrityError:
             # Another process used the same key between our look and our insert.
@@ -118,15 +130,23 @@ class Jobs(Base):
         after: str | None = None,
         status: str | None = None,
         name_contains: str | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> tuple[list[Job], bool]:
-        """Newest first, starting behind the id ``after``; and whether there are more."""
-        query = select(t.jobs).order_by(t.jobs.c.id.desc()).limit(limit + 1)
+        """Newest first, starting behind the id ``after``; and whether there are more.
+
+        ``metadata``: only jobs that have all of it.
+        """
+        # The ids first, from indexes alone: a job's row is kilobytes wide, and a search may pass many.
+        ids = select(t.jobs.c.id).order_by(t.jobs.c.id.desc()).limit(limit + 1)
         if after is not None:
-            query = query.where(t.jobs.c.id < after)
+            ids = ids.where(t.jobs.c.id < after)
         if status is not None:
-            query = query.where(t.jobs.c.status == status)
+            ids = ids.where(t.jobs.c.status == status)
         if name_contains:
-            query = query.where(t.jobs.c.name.icontains(name_contains, autoescape=True))
+            ids = ids.where(t.jobs.c.name.icontains(name_contains, autoescape=True))
+        for key, value in (metadata or {}).items():
+            ids = ids.where(t.jobs.c.id.in_(labelled(key, value)))
+        query = select(t.jobs).where(t.jobs.c.id.in_(ids.scalar_subquery())).order_by(t.jobs.c.id.desc())
         with self._read() as connection:
             found = [Job.of(row) for row in connection.execute(query).mappings()]
         return found[:limit], len(found) > limit
@@ -166,6 +186,8 @@ class Jobs(Base):
                 raise NotWaiting(job.status)
             if changes:
                 set_job(connection, job_id, **changes)
+                if metadata is not None:
+                    set_labels(connection, job_id, metadata)
                 append_event(connection, job_id, "info", "updated", "changed: " + ", ".join(changes), changes)
             return the_job(connection, job_id)
 
