@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from opd_core.runs.roots import below_roots
 from opd_core.runs.settings import Settings
 from opd_core.spec import ModelSpec, UserError
 from opd_core.tasks import demo_models
-from opd_core.tasks.roots import below_roots
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 import datasets
 from datasets.exceptions import DatasetGenerationError
 
+from opd_core.runs.roots import below_roots
 from opd_core.runs.settings import Settings
 from opd_core.spec import UserError
-from opd_core.tasks.roots import below_roots
 
 _BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 
@@ -22,13 +22,7 @@ def read_columns(path: str, columns: dict[str, str], *, param: str) -> dict[str,
     ``columns`` maps a spec field ("task.prompt_column") to the column it names. The file must lie below
     OPD_DATA_ROOTS. Nothing is cached: the file may change between two runs. UserError for whatever is wrong.
     """
-    roots = Settings().data_roots
-    file = below_roots(path, roots, variable="OPD_DATA_ROOTS", param=param) if path.startswith("/") else None
-    if file is None:
-        raise UserError(
-            f"{param}: '{path}' is not an absolute path; data is read from files below OPD_DATA_ROOTS only",
-            param=param,
-        )
+    file = below_roots(path, Settings().data_roots, variable="OPD_DATA_ROOTS", param=param)
     builder = _BUILDERS.get(file.suffix.lower())
     if builder is None:
         raise UserError(f"{param}: '{path}' is none of {', '.join(_BUILDERS)}", param=param, code="unknown_format")

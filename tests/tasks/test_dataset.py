@@ -137,7 +137,7 @@ def test_paths_stay_below_the_roots(write_jsonl, plain_tokenizer, tmp_path, monk
     monkeypatch.setenv("OPD_DATA_ROOTS", str(tmp_path / "inside"))
     assert "OPD_DATA_ROOTS" in refusal(spec(path), plain_tokenizer).message
     (tmp_path / "inside" / "link.jsonl").symlink_to(path)
-    assert refusal(spec(tmp_path / "inside" / "link.jsonl"), plain_tokenizer).code == "outside_roots"
+    assert refusal(spec(tmp_path / "inside" / "link.jsonl"), plain_tokenizer).code == "path_not_allowed"
     monkeypatch.delenv("OPD_DATA_ROOTS")
     assert "not set" in refusal(spec(path), plain_tokenizer).message
 
