@@ -7,8 +7,12 @@ import unicodedata
 from collections.abc import Callable
 from decimal import Decimal
 
-from opd_core.spec import Verifier
+import regex
 
+from opd_core.spec import UserError, Verifier
+
+_PATTERN_S = 1.0
+"""A pattern that searches one completion for longer (of processor time) ends the job: some never come back."""
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|[-+]?\.\d+")
 
 
@@ -19,7 +23,10 @@ def make_verifier(spec: Verifier) -> Callable[[str, str], bool]:
     if spec.kind == "last_number":
         return last_number_matches
     assert spec.pattern is not None
-    pattern = re.compile(spec.pattern)
+    try:
+        pattern = regex.compile(spec.pattern)
+    except regex.error as error:
+        raise _bad_pattern("bad_pattern", f"{spec.pattern!r} is not a regular expression ({error})") from error
     return lambda completion, answer: regex_matches(pattern, completion, answer)
 
 
@@ -55,12 +62,26 @@ def last_number_matches(completion: str, answer: str) -> bool:
     return found is not None and found == last_number(answer)
 
 
-def regex_matches(pattern: re.Pattern[str], completion: str, answer: str) -> bool:
-    """The first group (or the whole) of the pattern's last match is the answer, both normalised."""
+def regex_matches(pattern: regex.Pattern[str], completion: str, answer: str) -> bool:
+    """The first group (or the whole) of the pattern's last match is the answer, both normalised.
+
+    Raises UserError for a pattern that backtracks without end. ``re`` could not be stopped; ``regex`` can.
+    """
     last = None
-    for last in pattern.finditer(completion):  # noqa: B007
-        pass
+    try:
+        for last in pattern.finditer(completion, timeout=_PATTERN_S):  # noqa: B007
+            pass
+    except TimeoutError as error:
+        raise _bad_pattern(
+            "slow_pattern",
+            f"{pattern.pattern!r} searched a completion of {len(completion)} characters for more than {_PATTERN_S:g} s;"
+            " alternatives that match the same text inside a repetition, like (a|aa)+, do that",
+        ) from error
     if last is None:
         return False
     found = last.group(1) if pattern.groups else last.group()
     return found is not None and normalise(found) == normalise(answer)
+
+
+def _bad_pattern(code: str, message: str) -> UserError:
+    return UserError(f"task.verifier.pattern: {message}", param="task.verifier.pattern", code=code)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from pydantic import ValidationError
 
-from opd_core.spec import Verifier
+from opd_core.spec import UserError, Verifier
 from opd_core.tasks.verifiers import last_number, make_verifier
 
 
@@ -75,3 +76,17 @@ def test_last_number_matches(completion: str, answer: str, right: bool) -> None:
 )
 def test_regex(pattern: str, completion: str, answer: str, right: bool) -> None:
     assert make_verifier(Verifier(kind="regex", pattern=pattern))(completion, answer) is right
+
+
+def test_a_pattern_that_backtracks_without_end_is_an_error_and_no_hang() -> None:
+    verify = make_verifier(Verifier(kind="regex", pattern=r"^(a|aa)+$"))
+    assert verify("aaa", "a") is True
+    with pytest.raises(UserError, match=r"task\.verifier\.pattern: '\^\(a\|aa\)\+\$' searched") as refused:
+        verify("a" * 200 + "!", "a")
+    assert (refused.value.code, refused.value.param) == ("slow_pattern", "task.verifier.pattern")
+
+
+@pytest.mark.parametrize("pattern", ["(", "a{99999999999}", "[a"])
+def test_what_is_no_pattern_is_refused_in_the_spec(pattern: str) -> None:
+    with pytest.raises(ValidationError, match=r"verifier\.pattern is not a regular expression"):
+        Verifier(kind="regex", pattern=pattern)
