@@ -28,7 +28,9 @@ from opd_core.runs.live import LiveWriter
 from opd_core.runs.rows import Claim
 from opd_core.runs.settings import Settings
 from opd_core.runs.store import RunStore
+from worker.disk import WAITING, Disks
 from worker.lease import LeaseKeeper
+from worker.memory import oom_kills
 from worker.protocol import LogPublisher, Recorder
 from worker.redact import redact
 from worker.trainer_process import TRAINER, TrainerProcess, trainer_environment, trainer_threads
@@ -46,20 +48,22 @@ class Stop(IntEnum):
     """Why the trainer is being stopped. A higher reason replaces a lower one."""
 
     DRAIN = 1  # this worker is shutting down; the job goes back to the queue
-    PAUSE = 2  # the same, but the job rests until the user resumes it
-    MAX_RUNTIME = 3
-    CANCEL = 4
-    LOST = 5  # the lease is gone: another worker may hold the job
+    DISK = 2  # the same, and no worker takes it before there is room again
+    PAUSE = 3  # the same, but the job rests until the user resumes it
+    MAX_RUNTIME = 4
+    CANCEL = 5
+    LOST = 6  # the lease is gone: another worker may hold the job
 
 
 @dataclass(frozen=True)
 class Ending:
-    """What becomes of the job. ``crashed`` is for 'queued' only."""
+    """What becomes of the job. ``crashed`` and ``later`` (what it waits for) are for 'queued' only."""
 
     status: Literal["succeeded", "failed", "cancelled", "queued", "paused", "lost"]
     reason: str
     error: dict[str, Any] | None = None
     crashed: bool = False
+    later: str | None = None
 
 
 def judge(
@@ -82,8 +86,14 @@ def judge(
         return Ending("failed", f"max_runtime ({how})", _too_long(max_runtime_s))
     if stop is Stop.PAUSE:
         return Ending("paused", f"paused ({how})")
+    if stop is Stop.DISK:
+        return Ending("queued", f"waits for disk space ({how})", later=WAITING)
     if stop is Stop.DRAIN:
         return Ending("queued", f"drained ({how})")
+    if error is not None:
+        # To be tried again, named if it is the last time. A full disk is not empty the next moment.
+        later = "waiting after a full disk" if error["code"] == "disk_full" else None
+        return Ending("queued", f"{error['code']} ({how})", error, crashed=True, later=later)
     return Ending("queued", how, crashed=True)
 
 
@@ -111,6 +121,8 @@ class Supervisor:
         self._threads = trainer_threads(claim.spec["resources"]["threads"], fallback=default_threads)
         self._max_runtime_s = float(claim.spec["schedule"]["max_runtime_s"])
         self._deadline = time.monotonic() + self._max_runtime_s - self._earlier_runtime_s()
+        self._disks = Disks(settings)
+        self._oom_kills = oom_kills()
         self._stop: Stop | None = None
         self._kill_at = float("inf")
         self._asked_to_save = False
@@ -182,6 +194,7 @@ class Supervisor:
             (Stop.CANCEL, lease.cancelled, settings.cancel_grace_s),
             (Stop.MAX_RUNTIME, now >= self._deadline, settings.drain_s),
             (Stop.PAUSE, lease.paused, settings.drain_s),
+            (Stop.DISK, full := self._disks.too_full_to_go_on(), settings.drain_s),
             (Stop.DRAIN, self._draining(), settings.drain_s),
         )
         for stop, due, grace_s in reasons:
@@ -190,6 +203,8 @@ class Supervisor:
                 self._stop = stop
                 # While it loads there is nothing to save, and it would not listen before its first step.
                 self._kill_at = now + (grace_s if self._recorder.training else 0.0)
+                if stop is Stop.DISK:
+                    self._recorder.event("warning", "disk_low", f"{full}: saving a checkpoint, then waiting for room")
                 trainer.terminate()
                 break
         if now >= self._kill_at:
@@ -206,7 +221,10 @@ class Supervisor:
 
     def _record_end(self, trainer: TrainerProcess, exit_code: int) -> Ending:
         claim, recorder = self._claim, self._recorder
-        ending = judge(self._stop, exit_code, recorder.report, recorder.error, self._max_runtime_s)
+        error = recorder.error
+        if error is None and self._stop is None and exit_code == -signal.SIGKILL and self._killed_for_memory():
+            error = _killed_for_memory(claim.spec)
+        ending = judge(self._stop, exit_code, recorder.report, error, self._max_runtime_s)
         log.info(
             "attempt_ended", job_id=claim.job_id, attempt=claim.attempt, status=ending.status, reason=ending.reason
         )
@@ -221,15 +239,28 @@ class Supervisor:
         )
         if ending.crashed:
             data = {"reason": ending.reason, "log": redact(trainer.log.last_lines(_LOG_LINES_IN_EVENT))}
-            recorder.event("error", "trainer_crashed", f"the trainer crashed: {ending.reason}", data)
+            why = ending.error["message"] if ending.error else ending.reason
+            recorder.event("error", "trainer_crashed", f"the trainer crashed: {why}", data)
         if ending.status in ("queued", "paused"):  # which of the two is the user's latest wish
-            recorded = self._store.requeue(claim.job_id, claim.attempt, crashed=ending.crashed)
+            recorded = self._store.requeue(
+                claim.job_id,
+                claim.attempt,
+                crashed=ending.crashed,
+                reason=ending.reason,
+                error=ending.error,
+                later=ending.later,
+            )
         else:
             recorded = self._store.finish(claim.job_id, claim.attempt, ending.status, ending.error, recorder.report)
         if not recorded:  # taken away between the last look and now: the job is someone else's story
             return Ending("lost", "the lease was lost")
         recorder.publish_end()
         return ending
+
+    def _killed_for_memory(self) -> bool:
+        """Whether the kernel has killed for memory since this attempt began."""
+        kills = oom_kills()
+        return kills is not None and self._oom_kills is not None and kills > self._oom_kills
 
 
 @contextmanager
@@ -247,6 +278,18 @@ def _scratch(parent: Path, claim: Claim) -> Iterator[Path]:
 
 def _system_error(code: str, message: str) -> dict[str, Any]:
     return {"code": code, "message": message, "param": None, "category": "system", "retryable": True}
+
+
+def _killed_for_memory(spec: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "code": "out_of_memory",
+        "message": "the system killed the trainer because memory ran out. In this order: lower batching.micro_tokens "
+        f"(now {spec['batching']['micro_tokens']}), which changes no result; lower rollout.prompts_per_step or "
+        "rollout.max_new_tokens; give the worker more memory",
+        "param": "batching.micro_tokens",
+        "category": "resource",
+        "retryable": True,
+    }
 
 
 def _too_long(max_runtime_s: float) -> dict[str, Any]:

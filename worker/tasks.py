@@ -14,6 +14,7 @@ from opd_core.runs.queue import TASK_NAME
 from opd_core.runs.settings import Settings
 from opd_core.runs.store import RunStore
 from worker.app import app
+from worker.disk import WAITING, Disks
 from worker.slot import SLOT
 from worker.supervisor import Supervisor
 
@@ -34,6 +35,10 @@ def run_job(self: Any, job_id: str) -> None:
     live = LiveWriter(settings.redis_url)
     try:
         store = RunStore(engine)
+        if full := Disks(settings).too_full_to_start():
+            log.warning("bell_while_disk_is_full", job_id=job_id, detail=full)
+            store.keep_waiting(job_id, WAITING, full)
+            return
         claim = store.claim_next(job_id, self.request.hostname, settings.lease_s)
         if claim is None:
             log.info("bell_ignored", job_id=job_id)

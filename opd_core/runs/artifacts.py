@@ -230,6 +230,12 @@ def job_files(artifacts_url: str, job_id: str) -> RunFiles:
     return RunFiles(f"{artifacts_url}/jobs/{check_name(job_id)}")
 
 
+def local_folder(artifacts_url: str) -> Path | None:
+    """Where the artifacts are on this machine's file systems; None for an object store."""
+    fs, root = fsspec.url_to_fs(artifacts_url)
+    return Path(root) if isinstance(fs, LocalFileSystem) else None
+
+
 def _describe(path: Path, name: str) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -27,7 +27,10 @@ from opd_core.runs.plain import finite
 
 LIVE_ENTRIES = 5000
 TOKEN_STEPS = 64
-KEEP_AFTER_END_S = 24 * 3600
+TOKEN_BYTES = 64 * 1024 * 1024
+"""Of a job's token records: with large steps fewer of them are kept, so that no job fills the broker."""
+KEEP_AFTER_LAST_S = 24 * 3600
+"""A job's streams are gone so long after its last live update, whoever ended it."""
 _PAUSE_S = 2.0
 _TIMEOUT_S = 2.0
 
@@ -74,21 +77,26 @@ class LiveWriter:
         """One live update: status, progress, metrics, records, checkpoint, event, accuracy or end."""
         fields: Fields = {"type": type, "data": json.dumps(finite(dict(data)))}
         self._run(job_id, lambda pipe: pipe.xadd(live_key(job_id), fields, maxlen=LIVE_ENTRIES))
-        if type == "end":
-            self._run(job_id, lambda pipe: _expire(pipe, job_id))
 
     def publish_records(
         self, job_id: str, step: int, attempt: int, payload: bytes, profile: bytes | None = None
     ) -> None:
-        """A step's token records and profile as encoded, and the live update ``records`` that announces them."""
+        """A step's token records and profile as encoded, and the live update ``records`` that announces them.
+
+        A payload above TOKEN_BYTES is not streamed: it is at rest soon.
+        """
+        if len(payload) > TOKEN_BYTES:
+            self.dropped += 1
+            return
+        steps = min(TOKEN_STEPS, TOKEN_BYTES // max(1, len(payload)))
         sequences = records.count(payload)
         entry = f"{attempt}-{step}"
         about: Fields = {"step": step, "attempt": attempt}
         notice: Fields = {"type": "records", "data": json.dumps({"step": step, "sequences": sequences})}
 
         def add(pipe: redis.client.Pipeline) -> None:
-            pipe.xadd(tokens_key(job_id), {**about, "payload": payload}, entry, TOKEN_STEPS, False)
-            pipe.xadd(steps_key(job_id), {**about, "sequences": sequences}, entry, TOKEN_STEPS, False)
+            pipe.xadd(tokens_key(job_id), {**about, "payload": payload}, entry, steps, False)
+            pipe.xadd(steps_key(job_id), {**about, "sequences": sequences}, entry, steps, False)
             if profile is not None:
                 pipe.xadd(profiles_key(job_id), {**about, "payload": profile}, entry, TOKEN_STEPS, False)
             pipe.xadd(live_key(job_id), notice, maxlen=LIVE_ENTRIES)
@@ -108,6 +116,8 @@ class LiveWriter:
             try:
                 with self._redis.pipeline(transaction=False) as pipe:
                     commands(pipe)
+                    for key in _keys(job_id):
+                        pipe.expire(key, KEEP_AFTER_LAST_S)
                     if self._away:
                         missed = {"message": "live updates were lost while the broker was away", "lost": self.dropped}
                         notice: Fields = {"type": "lost", "data": json.dumps(missed)}
@@ -176,7 +186,7 @@ class LiveReader:
 
     def forget(self, job_id: str) -> None:
         """Remove the streams of a job."""
-        self._redis.delete(live_key(job_id), tokens_key(job_id), steps_key(job_id))
+        self._redis.delete(*_keys(job_id))
 
     def ping(self) -> bool:
         """Whether the broker answers."""
@@ -229,6 +239,5 @@ def _timeouts() -> dict[str, Any]:
     return {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S, "retry": retry}
 
 
-def _expire(pipe: redis.client.Pipeline, job_id: str) -> None:
-    for key in (live_key(job_id), tokens_key(job_id), steps_key(job_id), profiles_key(job_id)):
-        pipe.expire(key, KEEP_AFTER_END_S)
+def _keys(job_id: str) -> tuple[str, ...]:
+    return live_key(job_id), tokens_key(job_id), steps_key(job_id), profiles_key(job_id)

@@ -37,12 +37,15 @@ def main() -> int:
     signal.signal(signal.SIGUSR1, save)
     emit({"type": "phase", "phase": "starting"})
     # Imported late: the first message should not wait for torch.
+    from safetensors import SafetensorError
+
     from opd_core.spec import JobSpec, UserError
     from opd_core.training import messages
+    from opd_core.training.exhausted import resource_error
     from opd_core.training.run import Stopped, train
 
+    spec = JobSpec.model_validate_json(arguments.spec.read_text(encoding="utf-8"))
     try:
-        spec = JobSpec.model_validate_json(arguments.spec.read_text(encoding="utf-8"))
         train(
             spec,
             arguments.out,
@@ -56,6 +59,10 @@ def main() -> int:
         return EXIT_USER_ERROR
     except Stopped:
         return EXIT_STOPPED
+    except (MemoryError, OSError, RuntimeError, SafetensorError) as error:
+        if exhausted := resource_error(error, spec):
+            emit(exhausted)
+        raise
     return 0
 
 

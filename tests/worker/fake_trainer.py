@@ -63,6 +63,10 @@ elif arguments.mode == "user-error":
     error = {"code": "missing_column", "message": "there is no column 'x'", "param": "task.prompt_column"}
     say(type="error", error={**error, "category": "user", "retryable": False})
     sys.exit(2)
+elif arguments.mode == "disk-full":
+    error = {"code": "disk_full", "message": "the disk is full", "param": "checkpoints.keep_last"}
+    say(type="error", error={**error, "category": "resource", "retryable": True})
+    sys.exit(1)
 elif arguments.mode == "no-report":
     sys.exit(0)
 elif arguments.mode == "crash":

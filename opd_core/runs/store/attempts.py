@@ -9,7 +9,7 @@ from opd_core.runs.rows import Attempt
 from opd_core.runs.store.base import Base
 
 # How the reason of an attempt begins that ended as its user or its operator wanted.
-_PEACE = ("succeeded", "cancelled", "drained", "paused")
+_PEACE = ("succeeded", "cancelled", "drained", "paused", "waits")
 
 
 class Attempts(Base):

@@ -14,11 +14,11 @@ from opd_core.runs.store.transaction import (
     append_event,
     close_attempts,
     end_job,
+    find_job,
     give_back,
     held,
     held_job,
     set_job,
-    the_job,
 )
 from opd_core.runs.store.workers import Workers, idle_queues
 
@@ -140,15 +140,15 @@ class Leases(Workers):
             give_back(connection, job, crashed=crashed, reason=reason, error=error, later=later)
             return True
 
-    def keep_waiting(self, job_id: str, reason: str) -> bool:
-        """Say what a queued job waits for; an event the first time. False when it is not queued."""
+    def keep_waiting(self, job_id: str, phase: str, detail: str) -> bool:
+        """Say what a queued job waits for; an event with the detail the first time. False when it is not queued."""
         with self._write() as connection:
-            job = the_job(connection, job_id, lock=True)
-            if job.status != "queued":
+            job = find_job(connection, job_id, lock=True)
+            if job is None or job.status != "queued":
                 return False
-            if job.phase != reason:
-                set_job(connection, job_id, phase=reason)
-                append_event(connection, job_id, "warning", "waiting", reason)
+            if job.phase != phase:
+                set_job(connection, job_id, phase=phase)
+                append_event(connection, job_id, "warning", "waiting", f"{phase}: {detail}")
             return True
 
     def due(self, ring_after_s: float) -> list[tuple[str, str]]:
