@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-APP = Path(__file__).with_name("app.py")
+APP = Path(__file__).with_name("server.py")
 THEME = Path(__file__).with_name("theme.toml")
 
 

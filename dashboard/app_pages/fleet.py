@@ -27,8 +27,11 @@ def workers() -> None:
         )
         st.code(fleet.START_WORKER.format(queue="cpu"), language="bash")
         return
+    jobs = {job.id: job for job in data.jobs()}
+    busy = {one.job_id: jobs.get(one.job_id) for one in found if one.job_id and one.alive}
+    held = {job_id: data.memory(job_id, job.progress.step if job else None) for job_id, job in busy.items()}
     st.dataframe(
-        fleet.worker_table(found, {job.id: job for job in data.jobs()}),
+        fleet.worker_table(found, jobs, held),
         hide_index=True,
         key="workers",
         alt="Workers, the living first",
@@ -40,6 +43,9 @@ def workers() -> None:
                 "Lease", help="Until its run is taken back unless the worker is heard of."
             ),
             "Worker": st.column_config.TextColumn("Worker", width=150),
+            "Memory": st.column_config.TextColumn(
+                "Memory", help="What the training process held at its newest step; of a GPU the most of that step."
+            ),
             "Labels": st.column_config.TextColumn("Labels", width="large"),
         },
     )

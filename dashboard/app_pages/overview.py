@@ -15,7 +15,7 @@ from dashboard.components.health_panel import health_panel
 from dashboard.components.run_actions import action_bar
 from dashboard.components.run_header import chosen_run, status_badge
 from dashboard.shaping import curves
-from dashboard.shaping.runs import attempt_table, budget, event_table, fraction, headline, progress_text
+from dashboard.shaping.runs import attempt_table, budget, event_table, fraction, headline, progress_text, revision
 from dashboard.shaping.text import escape_markdown
 
 HEALTH_TICK_S = 5.0
@@ -36,10 +36,10 @@ def state() -> None:
         st.error(escape_markdown(f"{now.error.message}{where}"), icon=":material/error:")
     for warning in now.warnings:
         st.warning(escape_markdown(warning), icon=":material/warning:")
-    st.progress(fraction(now), text=escape_markdown(progress_text(now)))
-    flops = [value for value in data.metrics(now.id).series.get("flops", []) if value is not None]
+    gone = data.trend(now.id, revision(now))
+    st.progress(fraction(now), text=escape_markdown(progress_text(now, gone.training_s)))
     figures(headline(now))
-    figures(budget(now, flops[-1] if flops else None, datetime.now(UTC)))
+    figures(budget(now, gone, datetime.now(UTC)))
 
 
 def health() -> None:

@@ -9,6 +9,7 @@ from dashboard import data
 from dashboard.components import charts, live, selection
 from dashboard.components.run_header import chosen_run, recorded_steps
 from dashboard.shaping import profiles as shape
+from dashboard.shaping.curves import newest
 from dashboard.shaping.tokens import nearest
 
 REFRESH_S = 4.0
@@ -113,8 +114,8 @@ def critic(step: int) -> None:
     """What the critic expected against what came."""
     st.subheader("Critic", anchor=False)
     metrics = data.metrics(job.id)
-    explained = shape.newest(metrics, "critic_explained_variance")
-    length = shape.newest(metrics, "critic_length_correlation")
+    explained = newest(metrics, "critic_explained_variance")
+    length = newest(metrics, "critic_length_correlation")
     left, right = st.columns([3, 2])
     with left:
         st.markdown(f"**Value and return by position, step {step}** :gray[means, in nats]")

@@ -12,7 +12,7 @@ from dashboard.components import live
 from dashboard.components.run_actions import action_bar
 from dashboard.components.run_header import status_badge
 from dashboard.shaping.actions import possible
-from dashboard.shaping.runs import matching, status_options, table
+from dashboard.shaping.runs import matching, revision, status_options, table
 from dashboard.shaping.text import escape_markdown
 
 OPEN, ACT = ":material/arrow_forward:", ":material/more_horiz:"
@@ -36,13 +36,7 @@ def listing() -> None:
     if not shown:
         st.caption(f"None of the {len(jobs)} runs match.")
         return
-    trends = {job.id: data.trend(job.id, f"{job.status} {job.progress.step}") for job in shown}
-    rows = table(
-        shown,
-        {job_id: trend.accuracies for job_id, trend in trends.items()},
-        {job_id: trend.flops for job_id, trend in trends.items()},
-        datetime.now(UTC),
-    )
+    rows = table(shown, {job.id: data.trend(job.id, revision(job)) for job in shown}, datetime.now(UTC))
     rows.insert(0, "Open", [OPEN] * len(rows))
     rows.insert(1, "Act", [ACT] * len(rows))
     st.session_state["runs_shown"] = [job.id for job in shown]

@@ -12,11 +12,10 @@ from dashboard.data.connection import Problem, api_url, check, forget
 from dashboard.data.fleet import failed_attempts, queues, workers
 from dashboard.data.questions import probe, question, replan
 from dashboard.data.records import gates, returns, routing, sequence, sequences, steps, suppressed
-from dashboard.data.runs import Trend, attempts, checkpoints, events, export, health, job, jobs, metrics, report, trend
+from dashboard.data.runs import attempts, checkpoints, events, export, health, job, jobs, memory, metrics, report, trend
 
 __all__ = [
     "Problem",
-    "Trend",
     "api_url",
     "attempts",
     "cancel",
@@ -32,6 +31,7 @@ __all__ = [
     "health",
     "job",
     "jobs",
+    "memory",
     "metrics",
     "models",
     "pause",

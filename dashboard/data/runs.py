@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import streamlit as st
 
 from api.schemas import Attempt, Checkpoint, Event, Health, Job, Metrics, Page, Report
 from dashboard.data.connection import LIVE_S, SETTLED_S, SUMMARY_S, call, checked
+from dashboard.shaping.curves import newest
+from dashboard.shaping.fleet import Memory
+from dashboard.shaping.runs import Trend
 
 MAX_EVENTS = 1000
-
-
-class Trend(NamedTuple):
-    """How a run in the table has gone: its accuracies, and what it has computed."""
-
-    accuracies: tuple[float, ...]
-    flops: float | None
+MEMORY = ("memory_gib", "gpu_memory_gib")
 
 
 @st.cache_data(ttl=LIVE_S, max_entries=4, show_spinner=False)
@@ -39,10 +34,17 @@ def metrics(job_id: str, max_points: int = 400) -> Metrics:
 
 @st.cache_data(ttl=60.0, max_entries=500, show_spinner=False)
 def trend(job_id: str, revision: str) -> Trend:  # noqa: ARG001 - part of the cache key
-    """The accuracies measured so far, and the compute. ``revision`` changes with the run, so that a still one rests."""
-    answer = call(lambda api: api.metrics(checked(job_id), keys=["accuracy", "flops"], max_points=30))
-    known = {key: [value for value in values if value is not None] for key, values in answer.series.items()}
-    return Trend(tuple(known.get("accuracy", ())), next(reversed(known.get("flops", [])), None))
+    """How the run has gone so far. ``revision`` changes with the run, so that a still one rests."""
+    answer = call(lambda api: api.metrics(checked(job_id), keys=["accuracy", "flops", "wall_s"], max_points=30))
+    accuracies = tuple(value for value in answer.series.get("accuracy", ()) if value is not None)
+    return Trend(accuracies, newest(answer, "flops"), newest(answer, "wall_s"))
+
+
+@st.cache_data(ttl=LIVE_S, max_entries=100, show_spinner=False)
+def memory(job_id: str, step: int | None) -> Memory:
+    """What the run's process holds since that step; None is before the first one."""
+    answer = call(lambda api: api.metrics(checked(job_id), keys=MEMORY, from_step=step or 0, max_points=1))
+    return Memory(*(newest(answer, key) for key in MEMORY))
 
 
 @st.cache_data(ttl=LIVE_S, max_entries=200, show_spinner=False)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from api.schemas import Metrics
 from dashboard.shaping.text import words
 
 Series = Mapping[str, Sequence[float | None]]
@@ -92,8 +94,17 @@ MACHINE = [
         },
         stacked=True,
     ),
+    Curve(
+        "memory", "Memory", "GiB", {"memory_gib": "process", "gpu_memory_gib": "GPU, most of a step"}, from_zero=True
+    ),
 ]
 GROUPS = {"Learning": LEARNING, "What the objective does": OBJECTIVE, "Optimizer and machine": MACHINE}
+
+
+def newest(metrics: Metrics, key: str) -> float | None:
+    """The last number of a series."""
+    known = [value for value in metrics.series.get(key, ()) if value is not None and math.isfinite(value)]
+    return known[-1] if known else None
 
 
 def frame(curve: Curve, steps: Sequence[int], series: Series) -> pd.DataFrame | None:

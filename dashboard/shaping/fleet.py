@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -14,8 +15,18 @@ from dashboard.shaping.text import age, duration, seconds_since
 START_WORKER = "celery -A worker.app worker -c 1 -Q {queue}"
 
 
-def worker_table(workers: Sequence[Worker], jobs: Mapping[str, Job]) -> pd.DataFrame:
-    """The living first, by name; what each does and for how long its lease still holds."""
+class Memory(NamedTuple):
+    """What a training process holds, in GiB; None where it is not known. Of a GPU: the most of a step."""
+
+    process_gib: float | None
+    gpu_gib: float | None
+
+
+def worker_table(
+    workers: Sequence[Worker], jobs: Mapping[str, Job], memory: Mapping[str, Memory] | None = None
+) -> pd.DataFrame:
+    """The living first, by name; what each does and for how long its lease still holds. ``memory`` by job."""
+    held = memory or {}
     rows = sorted(workers, key=lambda one: (not one.alive, one.name))
     return pd.DataFrame(
         {
@@ -23,6 +34,7 @@ def worker_table(workers: Sequence[Worker], jobs: Mapping[str, Job]) -> pd.DataF
             "State": [[_state(one)] for one in rows],
             "Run": [_run_of(one, jobs) for one in rows],
             "Lease": ["–" if one.lease_left_s is None else f"{duration(one.lease_left_s)} left" for one in rows],
+            "Memory": [_memory(held.get(one.job_id or "")) for one in rows],
             "Heard of": [f"{age(one.age_s)} ago" for one in rows],
             "Queues": [", ".join(one.queues) for one in rows],
             "Host": [f"{one.host} · {one.pid}" for one in rows],
@@ -35,6 +47,13 @@ def _state(worker: Worker) -> str:
     if not worker.alive:
         return "silent"
     return "busy" if worker.job_id else "idle"
+
+
+def _memory(held: Memory | None) -> str:
+    if held is None or held.process_gib is None:
+        return "–"
+    on_gpu = "" if held.gpu_gib is None else f" · GPU {held.gpu_gib:.2f} GiB"
+    return f"{held.process_gib:.2f} GiB{on_gpu}"
 
 
 def _run_of(worker: Worker, jobs: Mapping[str, Job]) -> str:

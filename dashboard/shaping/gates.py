@@ -8,8 +8,9 @@ import pandas as pd
 
 from api.schemas import GateSummary, Job, Metrics
 from dashboard.shaping.colors import Scale
+from dashboard.shaping.curves import newest
 from dashboard.shaping.matrix import matrix
-from dashboard.shaping.profiles import BLUE, newest
+from dashboard.shaping.profiles import BLUE
 from dashboard.shaping.runs import Figure
 from dashboard.shaping.text import percent, visible, words
 

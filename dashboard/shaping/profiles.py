@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
 
-from api.schemas import Metrics, Profile
+from api.schemas import Profile
 from dashboard.shaping.colors import Scale, scale
 from dashboard.shaping.matrix import matrix
 from dashboard.shaping.text import percent, words
@@ -195,12 +194,6 @@ def by_position(lines: dict[str, Profile]) -> dict[str, Any] | None:
             for name, color in zip(lines, (BLUE, ORANGE), strict=False)
         ],
     }
-
-
-def newest(metrics: Metrics, key: str) -> float | None:
-    """The last number of a series."""
-    known = [value for value in metrics.series.get(key, ()) if value is not None and math.isfinite(value)]
-    return known[-1] if known else None
 
 
 def label(name: str) -> str:

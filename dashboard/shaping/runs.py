@@ -41,14 +41,29 @@ def fraction(job: Job) -> float:
     return min(1.0, (job.progress.step or 0) / job.progress.total) if job.progress.total else 0.0
 
 
-def progress_text(job: Job) -> str:
+@dataclass(frozen=True)
+class Trend:
+    """How a run has gone, by its metrics: accuracies so far, estimated operations, seconds of training."""
+
+    accuracies: tuple[float, ...] = ()
+    flops: float | None = None
+    training_s: float | None = None
+
+
+def revision(job: Job) -> str:
+    """Another one whenever the run has moved."""
+    return f"{job.status} {job.progress.step}"
+
+
+def progress_text(job: Job, training_s: float | None = None) -> str:
     """``Step 12 of 150 · 34 s left``; in words before the first step and after the last."""
     if job.status == "queued":
         return "Waiting for a free worker"
     if job.status == "paused":
         return f"Paused after {job.progress.step or 0} steps"
     if job.terminal:
-        return f"{_ENDINGS[job.status]} {job.progress.step or 0} steps in {duration(run_time(job))}"
+        took = "" if training_s is None else f" in {duration(training_s)} of training"
+        return f"{_ENDINGS[job.status]} {job.progress.step or 0} steps{took}"
     parts = [f"Step {job.progress.step or 0} of {job.progress.total}"] if job.progress.total else []
     if job.status == "running" and job.progress.eta_s is not None:
         parts.append(f"{duration(job.progress.eta_s)} left")
@@ -58,7 +73,7 @@ def progress_text(job: Job) -> str:
 
 
 def run_time(job: Job, now: datetime | None = None) -> float | None:
-    """Seconds since the start, up to the end if it is over; None before the start."""
+    """Seconds since the first start, up to the end if it is over, pauses and all; None before the start."""
     if job.started_at is None:
         return None
     return seconds_since(job.started_at, job.finished_at or now)
@@ -114,24 +129,23 @@ def gap(job: Job) -> float | None:
     return (now - before) / (teacher - before)
 
 
-def table(
-    jobs: Sequence[Job], sparklines: Mapping[str, Sequence[float]], flops: Mapping[str, float | None], now: datetime
-) -> pd.DataFrame:
+def table(jobs: Sequence[Job], trends: Mapping[str, Trend], now: datetime) -> pd.DataFrame:
     """One row per job, newest first as the API lists them."""
+    gone = [trends.get(job.id, Trend()) for job in jobs]
     return pd.DataFrame(
         {
             "Run": [job.name for job in jobs],
             "Status": [[job.status] for job in jobs],
             "Progress": [100 * fraction(job) for job in jobs],
             "Accuracy": [accuracy_text(job) for job in jobs],
-            "Trend": [list(sparklines.get(job.id, ())) for job in jobs],
+            "Trend": [list(trend.accuracies) for trend in gone],
             "Gap closed": [percent(gap(job), 0) for job in jobs],
             "Tokens": [tokens_text(job) for job in jobs],
-            "Compute": [compact(flops.get(job.id), "FLOP") for job in jobs],
+            "Compute": [compact(trend.flops, "FLOP") for trend in gone],
             "Recipe": [job.recipe for job in jobs],
             "Worker": [job.worker or "–" for job in jobs],
             "Age": [age(seconds_since(job.created_at, now)) for job in jobs],
-            "Now": [progress_text(job) for job in jobs],
+            "Now": [progress_text(job, trend.training_s) for job, trend in zip(jobs, gone, strict=True)],
         }
     )
 
@@ -168,15 +182,21 @@ def headline(job: Job) -> list[Figure]:
     ]
 
 
-def budget(job: Job, flops: float | None, now: datetime | None = None) -> list[Figure]:
+def budget(job: Job, spent: Trend, now: datetime | None = None) -> list[Figure]:
     """What the run has spent."""
     done = job.progress
     return [
         Figure("Student tokens", compact(done.student_tokens), "Tokens written by the student."),
         Figure("Teacher tokens", compact(done.teacher_tokens), "Tokens scored by the teacher."),
         Figure("Tokens per second", compact(done.tokens_per_s), "Student tokens per second, whole step."),
-        Figure("Compute", compact(flops, "FLOP"), "Estimated floating point operations so far."),
-        Figure("Time", duration(run_time(job, now)), "Since the worker took the job."),
+        Figure("Compute", compact(spent.flops, "FLOP"), "Estimated floating point operations so far."),
+        Figure(
+            "Training time",
+            duration(spent.training_s),
+            "Of the steps themselves: rollouts, teacher, update, telemetry. Without loading, evaluations, checkpoints, "
+            "pauses and waiting for a worker.",
+        ),
+        Figure("Since its start", duration(run_time(job, now)), "By the clock, with pauses and everything else."),
     ]
 
 

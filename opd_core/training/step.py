@@ -1,6 +1,6 @@
 """One optimizer step, top to bottom: feedback becomes an update (arXiv 2606.22793).
 
-    rollouts   the student writes
+    rollouts   the student writes (states.py: or others, where the job asks for it)
     scores     the teacher reads them in the student's own contexts
     feedback   what it said about each token, without gradients, for the whole batch
     plan       credit, routing, gates and weights: the update as data, on the whole batch
@@ -27,17 +27,20 @@ from opd_core.diagnostics.vitals import of_batch as vitals_of_batch
 from opd_core.models import LanguageModel
 from opd_core.objective.candidates import wanted_k
 from opd_core.objective.plan import PlanState
-from opd_core.rollout import Rollouts, by_length, uniform_noise, write
+from opd_core.rollout import Rollouts
 from opd_core.spec import JobSpec, MethodSpec
 from opd_core.spec.job import LARGEST_TOP_K
-from opd_core.tasks import Problem, Task
-from opd_core.teachers import Scores, score_with_ends
+from opd_core.tasks import Task
+from opd_core.teachers import Asked, Scored, Scores, Teacher, score_with_ends
 from opd_core.training.budget import TRAINING_PHASES, Budget
 from opd_core.training.context import feedback_context
-from opd_core.training.evaluation import completions, verify
+from opd_core.training.evaluation import completion_ids, completions, verify
 from opd_core.training.learner import Learner
+from opd_core.training.memory import memory
 from opd_core.training.prompts import PromptOrder
+from opd_core.training.replay import Replay, beside
 from opd_core.training.schedule import learning_rate
+from opd_core.training.states import DATA, STUDENT, TEACHER, Writer, Written, sorted_by_length
 from opd_core.training.student_step import StudentStep
 from opd_core.training.update import Losses, Update
 
@@ -54,7 +57,7 @@ class Trainer:
     spec: JobSpec
     method: MethodSpec
     student: LanguageModel
-    teacher: LanguageModel
+    teacher: Teacher
     task: Task
     module: StudentStep
     learner: Learner
@@ -64,18 +67,10 @@ class Trainer:
     budget: Budget
     micro_tokens: int
     autocast: AbstractContextManager[Any]
-    flop_parameters: tuple[int, int]  # student, teacher
+    writer: Writer
+    replay: Replay | None = None
     attempt: int = 1
     state: PlanState = field(default_factory=PlanState)
-
-
-@dataclass(frozen=True)
-class Written:
-    """The student's rollouts of a step, shortest first. ``group`` [B] numbers the step's prompts."""
-
-    problems: list[Problem]
-    rollouts: Rollouts
-    group: Tensor
 
 
 @dataclass(frozen=True)
@@ -102,14 +97,14 @@ def train_step(t: Trainer, step: int) -> Step:
         with t.budget.phase("rollout" if rewarded else "telemetry"):
             texts = _texts(t, written)
         with t.budget.phase("teacher"):
-            scores = score_with_ends(t.teacher, rollouts, micro_tokens=t.micro_tokens)
+            scored = t.teacher.score(asked(written, texts), micro_tokens=t.micro_tokens)
             reference = reference_scores(t, rollouts)
         with t.budget.phase("update"):
             update = Update(
                 method=t.method,
                 module=t.module,
                 rollouts=rollouts,
-                scores=scores,
+                scores=scored.scores,
                 micro_tokens=t.micro_tokens,
                 state=plan_state(t, step),
                 context=feedback_context(
@@ -118,6 +113,7 @@ def train_step(t: Trainer, step: int) -> Step:
                     rollouts,
                     group=written.group,
                     reward=_rewards(texts, written.group.device) if rewarded else None,
+                    from_data=written.origin == DATA if "origin" in t.method.needs else None,
                 ),
                 reference=reference,
             )
@@ -128,6 +124,7 @@ def train_step(t: Trainer, step: int) -> Step:
             vitals = _vitals(t, update, texts)
         with t.budget.phase("update"):
             norms = _apply(t, step)
+            t.teacher.follow(t.student)
             t.state = t.state.advanced(update.plan.observed)
         with t.budget.phase("telemetry"):
             records = []
@@ -137,8 +134,9 @@ def train_step(t: Trainer, step: int) -> Step:
                 records = recorder.rows(step=step, attempt=t.attempt, texts=texts)
                 vitals |= recorder.vitals()
 
-    _spend(t, rollouts, update.extra_forward)
+    _spend(t, written, scored, update.extra_forward)
     metrics = _metrics(update, losses=losses, norms=norms, texts=texts) | vitals
+    metrics |= _origins(t, written) | _voices(t, update, written, scored)
     metrics["lr"] = learning_rate(t.spec.optimizer, step, t.spec.schedule.steps)
     metrics["student_tokens"], metrics["teacher_tokens"] = t.budget.student_tokens, t.budget.teacher_tokens
     metrics["flops"] = t.budget.flops
@@ -147,25 +145,39 @@ def train_step(t: Trainer, step: int) -> Step:
     for name in TRAINING_PHASES:
         metrics[f"time_{name}_s"] = spent[name]
     metrics["tokens_per_s"] = int(rollouts.mask.sum()) / sum(spent.values())
+    metrics |= memory(written.group.device)
     return Step(metrics, records, spread)
 
 
 def write_rollouts(t: Trainer, step: int) -> Written:
-    """The student's rollouts for this step, ``samples_per_prompt`` for each of the next problems."""
-    spec = t.spec.rollout
-    problems = [p for p in t.order.take(spec.prompts_per_step) for _ in range(spec.samples_per_prompt)]
-    rows = [(problem.id, i % spec.samples_per_prompt) for i, problem in enumerate(problems)]
-    rollouts = write(
-        t.student,
-        [t.task.encode(problem) for problem in problems],
-        max_new_tokens=spec.max_new_tokens,
-        noise=uniform_noise(t.spec.seed, step, rows, spec.max_new_tokens),
-        temperature=spec.temperature,
-        top_p=spec.top_p,
-    )
-    # Sequences of similar length side by side: padding would be half of the work otherwise.
-    order = by_length(rollouts)
-    return Written([problems[i] for i in order.tolist()], rollouts.reorder(order), order // spec.samples_per_prompt)
+    """The rows of this step: fresh ones for the next problems, and where the job replays, old ones beside them."""
+    count = t.spec.rollout.prompts_per_step
+    replayed = 0 if t.replay is None else t.replay.wanted(count)
+    fresh = t.writer.fresh(t.order.take(count - replayed), step=step, progress=(step - 1) / t.spec.schedule.steps)
+    old = None
+    if t.replay is not None:
+        old = t.replay.draw(replayed, seed=t.spec.seed, step=step)
+        t.replay.keep(fresh, step=step)
+    return sorted_by_length(beside(fresh, old, t.student.pad_id))
+
+
+def ask(t: Trainer, written: Written) -> Asked:
+    """What the teachers are asked about rows that nobody has looked at yet."""
+    return asked(written, _texts(t, written))
+
+
+def asked(written: Written, texts: list[Text]) -> Asked:
+    """What the teachers are asked about. A row is shown the first right solution of another row of its prompt."""
+    right: dict[int, list[int]] = {}
+    groups = written.group.tolist()
+    for row, (group, text) in enumerate(zip(groups, texts, strict=True)):
+        if text.correct:
+            right.setdefault(group, []).append(row)
+    solutions = [
+        next((texts[other].completion for other in right.get(group, []) if other != row), None)
+        for row, group in enumerate(groups)
+    ]
+    return Asked(written.rollouts, written.problems, solutions)
 
 
 def reference_scores(t: Trainer, rollouts: Rollouts) -> Scores | None:
@@ -205,11 +217,24 @@ def _apply(t: Trainer, step: int) -> dict[str, float]:
 
 
 def _texts(t: Trainer, written: Written) -> list[Text]:
-    completed = completions(t.student, written.rollouts)
-    right = verify(t.task, written.problems, completed)
+    """What was begun by others belongs to the solution that is verified, and to the prompt of what is shown."""
+    own = completions(t.student, written.rollouts)
+    whole, begun = own, [""] * len(own)
+    if any(written.begun):
+        decode = t.student.tokenizer.batch_decode
+        rows = zip(written.begun, completion_ids(written.rollouts), strict=True)
+        whole = decode([[*before, *ids] for before, ids in rows], skip_special_tokens=True)
+        begun = [f"{text} " if text else "" for text in decode(written.begun, skip_special_tokens=True)]
+    right = verify(t.task, written.problems, whole)
     return [
-        Text(problem.id, problem.prompt, text, problem.answer, correct)
-        for problem, text, correct in zip(written.problems, completed, right, strict=True)
+        Text(
+            problem.id,
+            f"{problem.prompt} {before}".rstrip() if before else problem.prompt,
+            text,
+            problem.answer,
+            correct,
+        )
+        for problem, before, text, correct in zip(written.problems, begun, own, right, strict=True)
     ]
 
 
@@ -245,7 +270,9 @@ def _vitals(t: Trainer, update: Update, texts: list[Text]) -> dict[str, float]:
         update.plan,
         correct=[text.correct for text in texts],
         texts=[text.completion for text in texts],
-        same_policy=rollout.top_p == 1.0 and rollout.temperature == t.method.objective.temperature,
+        same_policy=rollout.on_policy
+        and rollout.top_p == 1.0
+        and rollout.temperature == t.method.objective.temperature,
     )
 
 
@@ -254,14 +281,52 @@ def _profile(t: Trainer, step: int, update: Update) -> list[dict[str, Any]]:
     return [{"step": step, "attempt": t.attempt, **row} for row in found]
 
 
-def _spend(t: Trainer, rollouts: Rollouts, extra_forward: bool) -> None:
-    written = int(rollouts.mask.sum())
-    read = written + int(rollouts.prompt_mask.sum())
-    student, teacher = t.flop_parameters
-    readers = 2 * teacher + (2 * student if t.reference is not None else 0)
-    t.budget.student_tokens += written
-    t.budget.teacher_tokens += read
-    t.budget.flops += float(read) * (2 * student + readers + (8 if extra_forward else 6) * student)
+def _spend(t: Trainer, written: Written, scored: Scored, extra_forward: bool) -> None:
+    rollouts, student = written.rollouts, t.student.flop_parameters
+    sizes = rollouts.mask.sum(1) + rollouts.prompt_mask.sum(1)
+    read, fresh = int(sizes.sum()), written.age == 0
+    by_student, by_teacher = (fresh & (written.origin == who) for who in (STUDENT, TEACHER))
+    t.budget.student_tokens += int(rollouts.lengths[by_student].sum())
+    t.budget.teacher_written_tokens += int(rollouts.lengths[by_teacher].sum())
+    t.budget.teacher_tokens += scored.tokens
+    readers = 2 * student if t.reference is not None else 0
+    mixing = t.spec.rollout.teacher_mix > 0
+    writer = max(voice.lm.flop_parameters for voice in t.teacher.voices)
+    t.budget.flops += (
+        2.0 * student * int(sizes[by_student].sum())
+        + 2.0 * writer * int(sizes[by_student | by_teacher if mixing else by_teacher].sum())
+        + scored.flops
+        + float(read) * (readers + (8 if extra_forward else 6) * student)
+    )
+
+
+def _origins(t: Trainer, written: Written) -> dict[str, float]:
+    """Shares of the rows by who wrote them; nothing where all are the student's own."""
+    if t.spec.rollout.on_policy:
+        return {}
+    found = {}
+    for name, who in (("teacher", TEACHER), ("data", DATA)):
+        if getattr(t.spec.rollout.written_by, name) > 0:
+            found[f"rows_{name}"] = float((written.origin == who).float().mean())
+    if t.replay is not None:
+        found["rows_replayed"] = float((written.age > 0).float().mean())
+        found["rows_age_mean"] = float(written.age.float().mean())
+        found["prompts_too_old"] = float(t.replay.dropped)
+    return found
+
+
+def _voices(t: Trainer, update: Update, written: Written, scored: Scored) -> dict[str, float]:
+    """For each of several teachers: what it read, and how well the student's tokens fit on its problems."""
+    if len(t.teacher.voices) == 1:
+        return {}
+    found: dict[str, float] = {}
+    for k, (voice, tokens) in enumerate(zip(t.teacher.voices, scored.of_each, strict=True)):
+        found[f"teacher_{k}_tokens"] = float(tokens)
+        rows = torch.tensor([voice.speaks_for(problem) for problem in written.problems], device=written.group.device)
+        mask = update.feedback.mask & rows[:, None]
+        if bool(mask.any()):
+            found[f"teacher_{k}_kl"] = float(update.feedback.kl[mask].mean())
+    return found
 
 
 def _metrics(update: Update, *, losses: Losses, norms: dict[str, float], texts: list[Text]) -> dict[str, float]:

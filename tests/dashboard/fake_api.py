@@ -302,6 +302,8 @@ def metrics(done: int, keys: str | None, whole: bool = False) -> Json:
         "time_telemetry_s": [None if s == 0 else 0.01 for s in steps],
         "tokens_per_s": [None if s == 0 else 8000 + 300 * noise.random() for s in steps],
         "flops": [3.1e11 * s for s in steps],
+        "wall_s": [0.37 * s for s in steps],
+        "memory_gib": [None if s == 0 else 0.5 for s in steps],
     }
     if whole:
         series |= {

@@ -14,11 +14,14 @@ JOBS = {job_id: Job.model_validate(row) for job_id, row in World().jobs.items()}
 
 def test_workers_with_what_they_do() -> None:
     rows = [Worker.model_validate(row) for row in reversed(fake_fleet.workers(START.isoformat(), RUNNING))]
-    table = fleet.worker_table(rows, JOBS)
+    table = fleet.worker_table(rows, JOBS, {RUNNING: fleet.Memory(0.5, None)})
     assert list(table["Worker"]) == ["cpu0@node-1", "cpu1@node-1", "gpu0@node-2"]  # the living first
     assert list(table["State"]) == [["busy"], ["idle"], ["silent"]]
     assert list(table["Run"]) == ["demo-live", "–", "–"]
     assert (table["Lease"][0], table["Lease"][1]) == ("24 s left", "–")
+    assert list(table["Memory"]) == ["0.50 GiB", "–", "–"]
+    on_gpu = fleet.worker_table(rows, JOBS, {RUNNING: fleet.Memory(2.0, 40.25)})
+    assert on_gpu["Memory"][0] == "2.00 GiB · GPU 40.25 GiB"
     assert table["Heard of"][2] == "2 h ago"
     assert fleet.worker_table(rows, {})["Run"][0] == RUNNING
 

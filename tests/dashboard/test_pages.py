@@ -150,6 +150,7 @@ def test_the_fleet_and_what_to_do_about_it(app) -> None:
     test = app("fleet")
     assert not test.exception
     assert [next(iter(frame.value.iloc[:, 0])) for frame in test.dataframe][:2] == ["cpu0@node-1", "cpu"]
+    assert list(test.dataframe[0].value["Memory"]) == ["0.50 GiB", "–", "–"]
     assert "Nobody serves **gpu**, and 2 wait in it" in texts(test)
     assert "celery -A worker.app worker -c 1 -Q gpu" in [code.value for code in test.code]
     assert HOSTILE not in markdown_of(test)
@@ -186,7 +187,8 @@ def test_overview_of_a_finished_run(app) -> None:
     test = app("overview", job=DONE)
     assert metric(test, "Teacher") == "98.0 %"
     assert metric(test, "Compute") == "18.6 TFLOP"
-    assert len(test.get("echarts_chart")) == 9
+    assert (metric(test, "Training time"), metric(test, "Since its start")) == ("22 s", "2 min 6 s")
+    assert len(test.get("echarts_chart")) == 10
     assert not [button for button in test.button if button.key == "cancel_yes"]
     assert "ckpt_export" in texts(test)
 
@@ -195,7 +197,7 @@ def test_overview_shows_what_the_objective_did_and_warns(app) -> None:
     test = app("overview", job=ROUTED)
     headings = [heading.value for heading in test.subheader]
     assert headings[1:5] == ["Health", "Learning", "What the objective does", "Optimizer and machine"]
-    assert len(test.get("echarts_chart")) == 9 + 8
+    assert len(test.get("echarts_chart")) == 10 + 8
     assert [warning.value.replace("\\", "") for warning in test.warning] == [SHORTER]
     assert "What the objective does" not in [heading.value for heading in app("overview", job=DONE).subheader]
 

@@ -20,8 +20,9 @@ def jobs() -> dict[str, Job]:
 def test_progress_in_words(jobs: dict[str, Job]) -> None:
     assert shape.progress_text(jobs[QUEUED]) == "Waiting for a free worker"
     assert shape.progress_text(jobs[RUNNING]) == "Step 12 of 60 · 19 s left"
-    assert shape.progress_text(jobs[DONE]) == "Did all 60 steps in 2 min 6 s"
-    assert shape.progress_text(jobs[FAILED]) == "Failed after 0 steps in 2 min 6 s"
+    assert shape.progress_text(jobs[DONE]) == "Did all 60 steps"
+    assert shape.progress_text(jobs[DONE], 65.0) == "Did all 60 steps in 1 min 5 s of training"
+    assert shape.progress_text(jobs[FAILED]) == "Failed after 0 steps"
     preparing = jobs[QUEUED].model_copy(update={"status": "preparing", "phase": "loading models"})
     assert shape.progress_text(preparing) == "loading models"
 
@@ -43,10 +44,11 @@ def test_search_and_status(jobs: dict[str, Job]) -> None:
 
 
 def test_table(jobs: dict[str, Job]) -> None:
-    table = shape.table(list(jobs.values()), {DONE: [0.2, 0.9]}, {DONE: 2e12}, START + timedelta(minutes=5))
+    table = shape.table(list(jobs.values()), {DONE: shape.Trend((0.2, 0.9), 2e12, 65.0)}, START + timedelta(minutes=5))
     assert table[table["Run"] == "sweep-03"].iloc[0]["Tokens"] == "–"
     row = table[table["Run"] == "demo-forward-kl"].iloc[0]
     assert (row["Gap closed"], row["Tokens"], row["Compute"]) == ("96 %", "61.2 k / 61.2 k", "2 TFLOP")
+    assert row["Now"] == "Did all 60 steps in 1 min 5 s of training"
     assert (row["Status"], row["Progress"], row["Trend"], row["Age"]) == (["succeeded"], 100.0, [0.2, 0.9], "5 min")
 
 
@@ -65,8 +67,9 @@ def test_headline_computes_the_gap_while_running(jobs: dict[str, Job]) -> None:
 
 
 def test_budget(jobs: dict[str, Job]) -> None:
-    values = [figure.value for figure in shape.budget(jobs[DONE], 1.9e13)]
-    assert values == ["61.2 k", "61.2 k", "8.12 k", "19 TFLOP", "2 min 6 s"]
+    values = [figure.value for figure in shape.budget(jobs[DONE], shape.Trend((), 1.9e13, 65.0))]
+    assert values == ["61.2 k", "61.2 k", "8.12 k", "19 TFLOP", "1 min 5 s", "2 min 6 s"]
+    assert shape.budget(jobs[QUEUED], shape.Trend())[4].value == "–"
 
 
 def test_events_newest_first(jobs: dict[str, Job]) -> None:

@@ -39,6 +39,7 @@ const CHARTS = {
       "seconds per step",
       { time_rollout_s: "rollout", time_teacher_s: "teacher", time_update_s: "update", time_telemetry_s: "telemetry" },
     ],
+    ["Memory", "GiB", { memory_gib: "process", gpu_memory_gib: "GPU, peak" }],
   ],
 };
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [380, 190, 46, 12, 12, 24];
