@@ -11,7 +11,7 @@ from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.concurrency import run_in_threadpool
 
-from api import problems, reconciler
+from api import documentation, problems, reconciler
 from api.auth import RequireToken, bearer
 from api.body import JsonBody
 from api.limits import LimitRequests
@@ -50,17 +50,18 @@ _TAGS = [
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application. Opens nothing: database and broker are reached on first use."""
-    configure_logs()
-    services = Services(settings or Settings())
+    settings = settings or Settings()
+    configure_logs(settings.log_format)
+    services = Services(settings)
     meters = Meters(services)
     app = FastAPI(
         title="opd",
         summary="On-policy distillation of language models as a service",
         version=version("opd"),
         openapi_tags=_TAGS,
+        docs_url=None,
         redoc_url=None,
         lifespan=_lifespan,
-        swagger_ui_oauth2_redirect_url=None,
     )
     app.state.services = services
     app.state.meters = meters
@@ -81,6 +82,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     ):
         app.include_router(part.router, dependencies=protected)
     app.include_router(operations.router)
+    app.include_router(documentation.router)
     # The last one added is the outermost: it sees refusals too.
     app.add_middleware(JsonBody)
     app.add_middleware(LimitRequests, settings=services.settings)

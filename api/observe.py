@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterable
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api import views
 from api.problems import problem
 from api.services import Services
 from opd_core.runs.ids import new_id
@@ -33,23 +34,41 @@ class Meters:
         self.seconds = Histogram(
             "opd_http_request_seconds", "Time to the response's start", ["route"], registry=self.registry
         )
-        self.registry.register(_Jobs(services))
+        streams = Gauge("opd_live_streams", "Live streams that are open", registry=self.registry)
+        streams.set_function(lambda: services.streams.open)
+        self.registry.register(_Fleet(services))
 
 
-class _Jobs(Collector):
+class _Fleet(Collector):
+    """What the database knows, read when it is asked for."""
+
     def __init__(self, services: Services) -> None:
         self._services = services
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         # Registering asks for names; without this it would collect, and so open the database.
-        return [GaugeMetricFamily("opd_jobs", "Jobs by status", labels=["status"])]
+        return list(_fleet())
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        counts = self._services.store.count_by_status()
-        family = GaugeMetricFamily("opd_jobs", "Jobs by status", labels=["status"])
+        jobs, waiting, oldest, workers = families = _fleet()
+        store = self._services.store
+        counts = store.count_by_status()
         for status in STATUSES:
-            family.add_metric([status], counts.get(status, 0))
-        return [family]
+            jobs.add_metric([status], counts.get(status, 0))
+        for queue in views.queues(store.count_by_queue(), store.list_workers()):
+            waiting.add_metric([queue.name], queue.waiting)
+            oldest.add_metric([queue.name], queue.oldest_s or 0.0)
+            workers.add_metric([queue.name], queue.workers)
+        return families
+
+
+def _fleet() -> tuple[GaugeMetricFamily, ...]:
+    return (
+        GaugeMetricFamily("opd_jobs", "Jobs by status", labels=["status"]),
+        GaugeMetricFamily("opd_queue_waiting", "Jobs that wait, by queue", labels=["queue"]),
+        GaugeMetricFamily("opd_queue_oldest_wait_seconds", "Age of the job that waits longest", labels=["queue"]),
+        GaugeMetricFamily("opd_workers", "Workers alive, by queue", labels=["queue"]),
+    )
 
 
 class Observe:
@@ -77,6 +96,10 @@ class Observe:
                 headers["X-Request-ID"] = request_id
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
+                headers["Cross-Origin-Resource-Policy"] = "same-origin"
+                # Answers are data: should a browser take one for a page, it may load and run nothing.
+                headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+                headers["X-Frame-Options"] = "DENY"
                 # Jobs and tokens are nobody else's: keep them out of shared and disk caches.
                 headers.setdefault("Cache-Control", "no-store")
                 route = getattr(scope.get("route"), "path", "unmatched")

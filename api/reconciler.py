@@ -69,8 +69,9 @@ def start(services: Services) -> threading.Thread:
 
 def main() -> None:
     """Run until SIGTERM or SIGINT."""
-    configure_logs()
-    services = Services(Settings())
+    settings = Settings()
+    configure_logs(settings.log_format)
+    services = Services(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: services.stopping.set())
     log.info("reconciler_started", every_s=services.settings.reconcile_every_s)

@@ -67,9 +67,10 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", default=8321, type=int, help="port to listen on")
     options = parser.parse_args()
-    configure_logs()
+    settings = Settings()
+    configure_logs(settings.log_format)
     try:
-        serve(Settings(), options.host, options.port)
+        serve(settings, options.host, options.port)
     except UserError as error:
         sys.exit(error.message)
 

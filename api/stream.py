@@ -28,7 +28,9 @@ EVENT_ID = re.compile(r"\d{1,19}(-\d{1,19})?")
 _POLL_S = 1.0
 _RETRY_S = 2.0
 _DRAIN_S = 0.02
+_BATCH = 200
 _START = "0-0"
+_TRIMMED = "live updates since then were trimmed; read the recorded ones"
 _ALWAYS = frozenset({"end", "resync"})
 
 
@@ -70,6 +72,8 @@ class Viewer:
         while not self.services.stopping.is_set():
             over = job.status in TERMINAL
             entries = await self._read(reader, _DRAIN_S if over else _POLL_S, patient=not over)
+            if len(entries) == _BATCH and await self._fell_behind(reader):
+                yield self._event("resync", {"reason": _TRIMMED})
             for entry in entries:
                 self.cursor = entry.id
                 if entry.type == "end":
@@ -97,10 +101,20 @@ class Viewer:
             await anyio.sleep(wait_s)
             return []
         try:
-            return await reader.read(self.job_id, self.cursor, wait_s)
+            return await reader.read(self.job_id, self.cursor, wait_s, _BATCH)
         except (redis.RedisError, OSError):
             self.away_until = time.monotonic() + _RETRY_S
             return []
+
+    async def _fell_behind(self, reader: AsyncLiveReader | None) -> bool:
+        """Whether updates behind the cursor are gone: a slow viewer holds nothing here, the stream moves on."""
+        if reader is None:
+            return False
+        try:
+            held = await reader.range(self.job_id)
+        except (redis.RedisError, OSError):
+            return False
+        return held is not None and held.trimmed and _key(self.cursor) < _key(held.first)
 
     async def _position(self, reader: AsyncLiveReader | None) -> str | None:
         """Set the cursor; why the viewer must read the state anew, or None."""
@@ -117,7 +131,7 @@ class Viewer:
         if held is None:
             return "the live history of this job is gone" if _key(self.after) > _key(_START) else None
         if held.trimmed and _key(self.after) < _key(held.first):
-            return "live updates since then were trimmed; read the recorded ones"
+            return _TRIMMED
         if _key(self.after) > _key(held.last):
             self.cursor = held.last
             return "the live history of this job was started anew"

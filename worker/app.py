@@ -17,6 +17,7 @@ from typing import Any
 from celery import Celery, bootsteps, signals
 
 from opd_core.runs import database
+from opd_core.runs.logs import configure_logs
 from opd_core.runs.queue import celery_config
 from opd_core.runs.settings import Settings
 from opd_core.runs.store import RunStore
@@ -76,7 +77,9 @@ app.steps["consumer"].add(Heartbeat)
 
 @signals.celeryd_init.connect
 def _check(conf: Any, options: dict[str, Any] | None = None, **_: Any) -> None:
-    if Settings().redis_url is None:
+    settings = Settings()
+    configure_logs(settings.log_format)
+    if settings.redis_url is None:
         raise SystemExit("OPD_REDIS_URL is not set: the worker needs the broker's address (`opd up` sets it).")
     if (options or {}).get("concurrency") not in (None, 1, "1"):
         raise SystemExit("One worker process is one training slot: use -c 1, and start more workers for more slots.")

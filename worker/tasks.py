@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from opd_core.runs import database
 from opd_core.runs.ids import is_id
@@ -43,7 +44,7 @@ def run_job(self: Any, job_id: str) -> None:
         if claim is None:
             log.info("bell_ignored", job_id=job_id)
             return
-        with SLOT.occupied_by(claim.job_id):
+        with SLOT.occupied_by(claim.job_id), bound_contextvars(**_asked_by(store, claim.job_id)):
             supervisor = Supervisor(
                 claim, store, live, settings, draining=SLOT.draining, default_threads=_threads_of_this_worker()
             )
@@ -51,6 +52,12 @@ def run_job(self: Any, job_id: str) -> None:
     finally:
         live.close()
         engine.dispose()
+
+
+def _asked_by(store: RunStore, job_id: str) -> dict[str, str]:
+    """The id of the request that submitted the job, so that one search finds it in every log."""
+    created = store.events_of(job_id, ["created"])
+    return {"request_id": created[0].data["request_id"]} if created and "request_id" in created[0].data else {}
 
 
 def _threads_of_this_worker() -> int | None:

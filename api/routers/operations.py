@@ -47,7 +47,7 @@ def readyz(services: ServicesDep, response: Response) -> s.Readiness:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **responses()},
 )
 def prometheus(request: Request) -> Response:
-    """Jobs by status, requests and their latency."""
+    """Jobs by status, what waits on each queue and for how long, workers, requests, latency, open streams."""
     return Response(generate_latest(request.app.state.meters.registry), media_type=CONTENT_TYPE_LATEST)
 
 

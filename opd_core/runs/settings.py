@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -19,6 +19,9 @@ def _directories(value: object) -> object:
 
 
 Roots = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_directories)]
+
+
+LogFormat = Literal["console", "json"]
 
 
 class Settings(BaseSettings):
@@ -47,6 +50,7 @@ class Settings(BaseSettings):
         description="With less free space (10^6 bytes) where runs are written no job starts, and one that runs saves a "
         "checkpoint and waits. 0 = never.",
     )
+    log_format: LogFormat = Field("console", description="Log lines for people, or JSON objects.")
     reconcile: bool = Field(True, description="Run the reconciler inside the API process.")
     reconcile_every_s: float = Field(2.0, gt=0)
     requests_per_s: float = Field(200.0, gt=0, description="What one token may ask per second, in the long run.")

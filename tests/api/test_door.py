@@ -1,6 +1,8 @@
 """Errors, tokens, headers, health: what holds for every request."""
 
+import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -104,9 +106,35 @@ def test_request_ids_are_taken_when_harmless(http):
 
 
 def test_headers_keep_answers_private(http):
-    headers = http.get("/v1/jobs").headers
-    assert headers["x-content-type-options"] == "nosniff"
-    assert headers["cache-control"] == "no-store"
+    for path, status in (("/v1/jobs", 200), ("/livez", 200), ("/openapi.json", 200), ("/nowhere", 404)):
+        answer = http.get(path)
+        assert answer.status_code == status
+        headers = answer.headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+    refused = http.get("/v1/jobs", headers={"Authorization": ""})
+    assert refused.status_code == 401
+    assert refused.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+
+
+def test_the_page_of_the_document_loads_nothing_from_elsewhere(app):
+    with TestClient(app) as http:
+        page = http.get("/docs")
+        policy = page.headers["content-security-policy"]
+        assert "script-src 'self';" in policy
+        assert "unsafe" not in policy
+        assert "://" not in page.text
+        loaded = re.findall(r'(?:src|href)="([^":]+)"', page.text)
+        assert len(loaded) == 3
+        for path in loaded:
+            answer = http.get(f"/{path}")
+            assert answer.status_code == 200, path
+            assert len(answer.content) > 100
+        assert "<script>" not in page.text
+        assert http.get("/docs/other.js").status_code == 401
 
 
 def test_readiness_says_what_is_missing(http, broker):
@@ -125,7 +153,31 @@ def test_prometheus_counts_jobs_and_requests(http, job_id):
     assert 'opd_jobs{status="queued"} 1.0' in text
     assert 'opd_jobs{status="failed"} 0.0' in text
     assert 'opd_http_requests_total{method="GET",route="/v1/jobs/{job_id}",status="200"} 1.0' in text
+    assert 'opd_queue_waiting{queue="cpu"} 1.0' in text
+    assert 'opd_queue_oldest_wait_seconds{queue="cpu"}' in text
+    assert 'opd_workers{queue="cpu"} 0.0' in text
+    assert "opd_live_streams 0.0" in text
     assert job_id not in text
+
+
+def test_lines_of_the_log_are_json_objects_when_asked_for(tmp_path):
+    code = "import structlog, api.serve as s; s.serve = lambda *_: structlog.get_logger().info('up', n=1); s.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "OPD_HOME": str(tmp_path), "OPD_LOG_FORMAT": "json"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert json.loads(done.stderr).items() >= {"event": "up", "n": 1, "level": "info"}.items()
+
+
+def test_a_request_is_found_again_in_the_records_of_its_job(http):
+    answer = http.post("/v1/jobs", json=SPEC, headers={"X-Request-ID": "mine-1"})
+    events = http.get(f"/v1/jobs/{answer.json()['id']}/events").json()["data"]
+    assert events[0]["type"] == "created"
+    assert events[0]["data"] == {"created_by": "admin", "request_id": "mine-1"}
 
 
 def test_importing_the_service_loads_no_training_library():

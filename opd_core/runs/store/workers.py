@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, and_, case, delete, func, insert, select, 
 
 from opd_core.runs import tables as t
 from opd_core.runs.rows import QueueCount, Worker
-from opd_core.runs.states import ACTIVE, TERMINAL
+from opd_core.runs.states import ACTIVE, WAITING
 from opd_core.runs.store.base import Base
 
 WORKER_ALIVE_S = 60.0
@@ -71,7 +71,7 @@ class Workers(Base):
                 _count(jobs.status == "paused").label("paused"),
                 (t.db_now() - func.min(case((waiting, jobs.created_at)))).label("oldest_s"),
             )
-            .where(jobs.status.not_in(TERMINAL))
+            .where(jobs.status.in_(ACTIVE | WAITING))  # what the index can find
             .group_by(jobs.queue)
         )
         with self._read() as connection:
