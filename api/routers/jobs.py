@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -106,16 +107,50 @@ def _created(job: s.Job, headers: dict[str, str]) -> Response:
     return JSONResponse(job.model_dump(mode="json"), 201, {"Location": f"/v1/jobs/{job.id}", **headers})
 
 
-@router.get("", response_model=s.Page[s.Job], summary="List jobs, newest first", responses=responses(422))
+_METADATA = re.compile(r"metadata\[([A-Za-z0-9_.-]{1,64})\]")
+_METADATA_PARAMETER = {
+    "name": "metadata",
+    "in": "query",
+    "style": "deepObject",
+    "explode": True,
+    "required": False,
+    "description": "Only jobs that have all of it: `metadata[team]=blue`.",
+    "schema": {
+        "type": "object",
+        "maxProperties": 8,
+        "propertyNames": {"pattern": "^[A-Za-z0-9_.-]{1,64}$"},
+        "additionalProperties": {"type": "string", "maxLength": 256},
+    },
+}
+
+
+def _metadata(request: Request) -> dict[str, str]:
+    """``metadata[KEY]=VALUE`` of the query."""
+    asked = {name: value for name, value in request.query_params.items() if name.startswith("metadata")}
+    found = {match[1]: value for name, value in asked.items() if (match := _METADATA.fullmatch(name))}
+    if len(found) < len(asked) or len(found) > 8 or any(len(value) > 256 for value in found.values()):
+        detail = "query parameter metadata: up to 8 of metadata[KEY]=VALUE; a KEY has at most 64 of A-Z a-z 0-9 _ . -"
+        raise ProblemError(422, "invalid_request", f"{detail}, a VALUE at most 256 characters", param="metadata")
+    return found
+
+
+@router.get(
+    "",
+    response_model=s.Page[s.Job],
+    summary="List jobs, newest first",
+    responses=responses(422),
+    openapi_extra={"parameters": [_METADATA_PARAMETER]},
+)
 def list_jobs(
     services: ServicesDep,
+    metadata: Annotated[dict[str, str], Depends(_metadata)],
     limit: Limit = 20,
     after: Annotated[str | None, Query(pattern=ID_PATTERN, description="next_cursor of the page before.")] = None,
     status: Annotated[s.Status | None, Query(description="Only jobs of this status.")] = None,
     name: Annotated[str | None, Query(max_length=96, description="Only jobs whose name contains this.")] = None,
 ) -> s.Page[s.Job]:
     """A page of jobs with everything that the single job shows."""
-    found, more = services.store.list_jobs(limit, after, status, name)
+    found, more = services.store.list_jobs(limit, after, status, name, metadata)
     return s.Page[s.Job](
         data=[views.job(row) for row in found], has_more=more, next_cursor=found[-1].id if more else None
     )

@@ -218,6 +218,30 @@ def test_unknown_jobs_are_404_everywhere(http, job_id):
         problem_of(http.post(f"/v1/jobs/{name}/cancel"), 404)
 
 
+def test_jobs_are_found_by_their_metadata(http):
+    def make(**metadata):
+        return http.post("/v1/jobs", json={**SPEC, "metadata": metadata}).json()["id"]
+
+    def found(query):
+        return [job["id"] for job in http.get(f"/v1/jobs?{query}").json()["data"]]
+
+    red, both, blue = make(team="red"), make(team="red", seed="1"), make(team="blue", seed="1")
+    assert found("metadata[team]=red") == [both, red]
+    assert found("metadata[team]=red&metadata[seed]=1") == [both]
+    assert found("metadata[seed]=1&status=queued") == [blue, both]
+    assert found("metadata[team]=green") == found("metadata[red]=team") == []
+    assert found(f"metadata[team]=red&after={both}") == [red]
+    assert found("metadata[team]=red&limit=1") == [both]
+    http.patch(f"/v1/jobs/{red}", json={"metadata": {"team": "blue"}})
+    assert found("metadata[team]=red") == [both]
+    assert found("metadata[team]=blue") == [blue, red]
+    http.post(f"/v1/jobs/{blue}/cancel")
+    assert http.delete(f"/v1/jobs/{blue}").status_code == 204
+    assert found("metadata[team]=blue") == [red]
+    for bad in ("metadata=x", "metadata[]=x", "metadata[a b]=x", "metadata[a]=" + "x" * 257):
+        assert problem_of(http.get(f"/v1/jobs?{bad}"), 422)["param"] == "metadata"
+
+
 def test_events_in_order_and_in_pages(http, job_id, store):
     for n in range(3):
         store.add_event(job_id, "warning", "note", f"note {n}", {"n": n})

@@ -216,6 +216,8 @@ def test_an_older_database_keeps_its_jobs_and_their_metadata(database_url):
             {"spec": '{"metadata": {"team": "red"}}'},
         )
     database.migrate(engine)
-    job = RunStore(engine).get_job("job_old")
+    store = RunStore(engine)
+    job = store.get_job("job_old")
+    assert [found.id for found in store.list_jobs(metadata={"team": "red"})[0]] == ["job_old"]
     engine.dispose()
     assert (job.metadata, job.save_wanted) == ({"team": "red"}, False)

@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from opd_core.runs import tables as t
 from opd_core.runs.ids import new_id
+from opd_core.runs.plain import storable
 from opd_core.runs.rows import Job
 from opd_core.runs.states import TERMINAL, WAITING, InvalidTransition
 from opd_core.runs.store.base import Base
@@ -137,15 +138,14 @@ class Jobs(Base):
         ``metadata``: only jobs that have all of it.
         """
         # The ids first, from indexes alone: a job's row is kilobytes wide, and a search may pass many.
-        ids = select(t.jobs.c.id).order_by(t.jobs.c.id.desc()).limit(limit + 1)
+        ids, key = labelled(metadata or {})
+        ids = ids.order_by(key.desc()).limit(limit + 1)
         if after is not None:
-            ids = ids.where(t.jobs.c.id < after)
+            ids = ids.where(key < after)
         if status is not None:
             ids = ids.where(t.jobs.c.status == status)
         if name_contains:
-            ids = ids.where(t.jobs.c.name.icontains(name_contains, autoescape=True))
-        for key, value in (metadata or {}).items():
-            ids = ids.where(t.jobs.c.id.in_(labelled(key, value)))
+            ids = ids.where(t.jobs.c.name.icontains(storable(name_contains), autoescape=True))
         query = select(t.jobs).where(t.jobs.c.id.in_(ids.scalar_subquery())).order_by(t.jobs.c.id.desc())
         with self._read() as connection:
             found = [Job.of(row) for row in connection.execute(query).mappings()]
