@@ -102,7 +102,7 @@ def _pages(plain: str, whole: str, live: str) -> dict[str, str]:
         "tokens-live": f"/tokens?job={live}",
         "returns": f"/returns?job={whole}{step}",
         "gates": f"/gates?job={whole}",
-        "routing": f"/routing?job={whole}&difference=1",
+        "routing": f"/routing?job={whole}&maps=routed,predicted,realised,plain,rerouted,interference",
         "what-if": f"/what_if?job={whole}{step}",
         "probe": f"/probe?job={whole}",
         "compare": f"/compare?jobs={plain},{whole},{live}",

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from api import schemas as s
+from api.heatmaps import plain
 from api.recorded import Selection
 from api.tokens import text_of
 
@@ -23,9 +24,8 @@ COLUMNS = (
     "coefficients",
     "route_ids",
     "route_weights",
-    "probe_ids",
-    "probe_predicted",
     "probe_realised",
+    *plain.COLUMNS,
 )
 
 Cell = tuple[int, int]  # the suppressed token and its destination
@@ -42,10 +42,11 @@ def routing(found: Selection, vocabulary: Sequence[str], rows: int, columns: int
     probed = suppressed.filter(pc.is_valid(suppressed["probe_ids"]))
     moved = _cells(probed, "probe_ids", "probe_predicted", "probe_realised")
     (sent,) = _cells(suppressed, "route_ids", "route_weights")
+    (alone,) = _sums(plain.plain(probed), "plain")
     states = _counts(probed)
     # Ties break by id, so that a live heatmap does not dance.
     sources = sorted(states, key=lambda token: (-states[token], token))[:rows]
-    targets = _destinations(sources, moved, [sent])[:columns]
+    targets = _destinations(sources, moved, [sent], [alone])[:columns]
 
     def mean(sums: Mapping[Cell, float], counts: Mapping[int, int]) -> list[list[float]]:
         return [[sums.get((source, target), 0.0) / counts[source] for target in targets] for source in sources]
@@ -60,6 +61,7 @@ def routing(found: Selection, vocabulary: Sequence[str], rows: int, columns: int
         columns=[s.HeatmapColumn(id=token, text=text_of(token, vocabulary)) for token in targets],
         predicted=mean(moved[0], states),
         realised=mean(moved[1], states),
+        plain=mean(alone, states),
         routed=mean(sent, _counts(suppressed)) if sent else None,
         balance=_balance(suppressed) if sent else None,
     )
@@ -78,9 +80,16 @@ def _cells(tokens: pa.Table, ids: str, *values: str) -> list[dict[Cell, float]]:
     columns = {
         "token": tokens["token_ids"].combine_chunks().take(pc.list_parent_indices(targets)),
         "target": pc.list_flatten(targets),
-        **{name: _finite(pc.list_flatten(tokens[name].combine_chunks())) for name in values},
+        **{name: pc.list_flatten(tokens[name].combine_chunks()) for name in values},
     }
-    sums = pa.table(columns).group_by(["token", "target"], use_threads=False)
+    return _sums(pa.table(columns), *values)
+
+
+def _sums(entries: pa.Table, *values: str) -> list[dict[Cell, float]]:
+    """Each of the values of a table with ``token`` and ``target``, summed by cell."""
+    for name in values:
+        entries = entries.set_column(entries.schema.get_field_index(name), name, _finite(entries[name]))
+    sums = entries.group_by(["token", "target"], use_threads=False)
     found = sums.aggregate([(name, "sum") for name in values]).to_pydict()
     cells = list(zip(found["token"], found["target"], strict=True))
     return [dict(zip(cells, found[f"{name}_sum"], strict=True)) for name in values]

@@ -158,6 +158,10 @@ class Heatmap(Schema):
     columns: list[HeatmapColumn]
     predicted: list[list[float]]
     realised: list[list[float]]
+    plain: list[list[float]] = Field(
+        description="What softmax alone would make of the same loss: each row's predicted loss, spread over the other "
+        "tokens in proportion to the student's probabilities (of recorded favourites; the rest is not shown)."
+    )
     routed: list[list[float]] | None = None
     balance: RouteBalance | None = None
 

@@ -34,9 +34,9 @@ def view() -> None:
             icon=":material/alt_route:",
         )
         return
-    source, differs = choose_view(heatmap)
+    source = choose_source(heatmap)
     shown = heatmap if source is None else shape.narrowed(heatmap, source)
-    heatmaps(shown, differs=differs, first=first, last=last)
+    heatmaps(shown, choose_maps(heatmap), first=first, last=last)
     if source is not None:
         places(source, first, last)
     st.markdown("**Largest moves**")
@@ -56,13 +56,12 @@ def view() -> None:
     )
 
 
-def choose_view(heatmap: Heatmap) -> tuple[int | None, bool]:
-    """One suppressed token or all of them; and whether to show the difference beside the two."""
-    chooser, toggle = st.columns([3, 2], vertical_alignment="bottom")
+def choose_source(heatmap: Heatmap) -> int | None:
+    """One suppressed token; None = all of them."""
     known = {row.id: row for row in heatmap.rows}
     wanted = selection.number("source")
     st.session_state["routing_source"] = wanted if wanted in known else None
-    chooser.selectbox(
+    st.selectbox(
         "Suppressed token",
         list(known),
         index=None,
@@ -72,44 +71,52 @@ def choose_view(heatmap: Heatmap) -> tuple[int | None, bool]:
         label_visibility="collapsed",
         on_change=lambda: selection.choose_known("source", st.session_state["routing_source"], known),
     )
-    st.session_state["routing_difference"] = selection.text("difference") == "1"
-    toggle.toggle(
-        "Difference of realised and predicted",
-        key="routing_difference",
-        help="What the updates of other states did here: interference.",
-        on_change=lambda: selection.choose(difference=1 if st.session_state["routing_difference"] else None),
+    return st.session_state["routing_source"]
+
+
+def choose_maps(heatmap: Heatmap) -> list[str]:
+    """What is laid side by side."""
+    offered = shape.offered(heatmap)
+    wanted = (selection.text("maps") or "").split(",")
+    chosen = [name for name in offered if name in wanted] or [name for name in offered if name in shape.SHOWN]
+    st.session_state["routing_maps"] = chosen
+    st.pills(
+        "Maps",
+        offered,
+        selection_mode="multi",
+        format_func=shape.MAPS.__getitem__,
+        key="routing_maps",
+        label_visibility="collapsed",
+        on_change=lambda: selection.choose(maps=",".join(st.session_state["routing_maps"]) or None),
     )
-    return st.session_state["routing_source"], st.session_state["routing_difference"]
+    return chosen
 
 
-def heatmaps(heatmap: Heatmap, *, differs: bool, first: int, last: int) -> None:
-    """What was sent, predicted and realised, side by side."""
+def heatmaps(heatmap: Heatmap, maps: list[str], *, first: int, last: int) -> None:
+    """The chosen maps, side by side."""
     used, sent = shape.change_scale(heatmap), shape.sent_scale(heatmap)
-    panels = [
-        ("predicted", "Predicted by the plan", heatmap, used),
-        ("realised", "Realised by the network", heatmap, used),
-    ]
-    if heatmap.routed is not None:
-        panels.insert(0, ("routed", "Sent by the plan", heatmap, sent))
-    if differs:
-        panels.append(("realised", "Realised − predicted", shape.difference(heatmap), used))
-    for i, (column, (which, title, of, scale)) in enumerate(zip(st.columns(len(panels)), panels, strict=True)):
-        with column:
-            st.markdown(f"**{title}**")
-            st.echarts_chart(
-                shape.option(of, which, scale, theme=charts.theme()),
-                height=170 + 22 * len(heatmap.rows),
-                key=f"routing_{which}_{i}",
-                alt=f"{title}: means for {len(heatmap.columns)} destination tokens of "
-                f"{len(heatmap.rows)} suppressed tokens, steps {first} to {last}",
-            )
+    with st.grid(min(3, len(maps)), min_column_width=380):
+        for which in maps:
+            title = shape.MAPS[which]
+            with st.container():
+                st.markdown(f"**{title}**")
+                st.echarts_chart(
+                    shape.option(heatmap, which, sent if which == "routed" else used, theme=charts.theme()),
+                    height=170 + 22 * len(heatmap.rows),
+                    key=f"routing_{which}",
+                    alt=f"{title}: means for {len(heatmap.columns)} destination tokens of "
+                    f"{len(heatmap.rows)} suppressed tokens, steps {first} to {last}",
+                )
     cosine = shape.agreement(heatmap)
-    agree = "" if cosine is None else f" Cosine between the two: {cosine:.2f}."
-    units = "" if heatmap.routed is None else " What was sent is in nats per suppressed token, on a scale of its own."
+    agree = "" if cosine is None else f" Cosine of predicted and realised: {cosine:.2f}."
+    units = " What was sent is in nats per suppressed token, on a scale of its own." if "routed" in maps else ""
     st.caption(
-        f"Predicted and realised share one scale, ±{used.limit:.2g}, centred at 0: red lost probability, blue gained."
-        f" {used.clamped} of the cells lie beyond it and are clamped.{agree}{units}"
+        f"Changes of probability share one scale, ±{used.limit:.2g}, centred at 0: red lost, blue gained."
+        f" {used.clamped} predicted and realised cells lie beyond it and are clamped.{agree}{units}"
     )
+    for which in maps:
+        if which in shape.NOTES:
+            st.caption(shape.NOTES[which])
 
 
 def places(source: int, first: int, last: int) -> None:

@@ -25,7 +25,7 @@ KEYS = (
     "whatif",
     "probe",
     "source",
-    "difference",
+    "maps",
 )
 _MEMORY = "selection"
 

@@ -20,6 +20,39 @@ ROW_LIMIT = 16
 COLUMN_LIMIT = 16
 
 
+# What can be shown, by its name in the address.
+MAPS = {
+    "routed": "Sent by the plan",
+    "predicted": "Predicted by the plan",
+    "realised": "Realised by the network",
+    "plain": "As softmax alone would send it",
+    "interference": "Realised − predicted",
+    "rerouted": "Predicted − softmax alone",
+}
+SHOWN = ("routed", "predicted", "realised")
+_DIFFERENCES = {"interference": ("realised", "predicted"), "rerouted": ("predicted", "plain")}
+NOTES = {
+    "plain": "**As softmax alone would send it**: the same predicted loss of the suppressed token, spread over the "
+    "others in proportion to what the student already gives them; recorded favourites of either model only.",
+    "interference": "**Realised − predicted**: what the updates of other states did here.",
+    "rerouted": "**Predicted − softmax alone**: what the method itself redirects.",
+}
+
+
+def offered(heatmap: Heatmap) -> list[str]:
+    """Names of the maps that this run has."""
+    return [name for name in MAPS if name != "routed" or heatmap.routed is not None]
+
+
+def matrix_of(heatmap: Heatmap, which: str) -> list[list[float]]:
+    """The numbers of one map, [row][column]."""
+    if which in _DIFFERENCES:
+        pairs = zip(*(matrix_of(heatmap, name) for name in _DIFFERENCES[which]), strict=True)
+        return [[left - right for left, right in zip(*rows, strict=True)] for rows in pairs]
+    found: list[list[float]] = getattr(heatmap, which)
+    return found
+
+
 def labels(tokens: Sequence[tuple[int, str]]) -> list[str]:
     """Axis labels of (id, text): visible text, with the id where two tokens look the same."""
     seen = Counter(visible(text) for _, text in tokens)
@@ -27,7 +60,7 @@ def labels(tokens: Sequence[tuple[int, str]]) -> list[str]:
 
 
 def change_scale(heatmap: Heatmap) -> Scale:
-    """One scale for both heatmaps of change, symmetric around zero."""
+    """One scale for all maps of change, symmetric around zero, whichever are shown."""
     values = [value for matrix in (heatmap.predicted, heatmap.realised) for row in matrix for value in row]
     return scale(values, signed=True, at_least=1e-9)
 
@@ -39,8 +72,8 @@ def sent_scale(heatmap: Heatmap) -> Scale:
 
 
 def option(heatmap: Heatmap, which: str, used: Scale, *, theme: str) -> dict[str, Any]:
-    """The ECharts option of ``predicted``, ``realised`` or ``routed``. Rows run downwards, most frequent first."""
-    table: list[list[float]] = getattr(heatmap, which)
+    """The ECharts option of one of ``MAPS``. Rows run downwards, most frequent first."""
+    table = matrix_of(heatmap, which)
     rows = labels([(row.id, row.text) for row in heatmap.rows])
     columns = labels([(column.id, column.text) for column in heatmap.columns])
     cells = pd.DataFrame(
@@ -192,16 +225,10 @@ def narrowed(heatmap: Heatmap, source: int) -> Heatmap:
             "rows": [heatmap.rows[i] for i in kept],
             "predicted": of(heatmap.predicted),
             "realised": of(heatmap.realised),
+            "plain": of(heatmap.plain),
             "routed": None if heatmap.routed is None else of(heatmap.routed),
         }
     )
-
-
-def difference(heatmap: Heatmap) -> Heatmap:
-    """Realised minus predicted, in the place of ``realised``: the interference of the other states."""
-    pairs = zip(heatmap.realised, heatmap.predicted, strict=True)
-    less = [[after - before for after, before in zip(*rows, strict=True)] for rows in pairs]
-    return heatmap.model_copy(update={"realised": less})
 
 
 def places(found: Occurrences, job_id: str) -> pd.DataFrame:

@@ -67,7 +67,7 @@ def test_routing_page(viewer: Viewer) -> None:
 @BOTH
 def test_overview_of_a_run_with_critic_gates_and_routing(viewer: Viewer) -> None:
     viewer.open(f"/overview?job={ROUTED}")
-    expect(viewer.page.get_by_test_id("stEChartsChart")).to_have_count(17)
+    expect(viewer.page.get_by_test_id("stEChartsChart")).to_have_count(18)
     expect(viewer.page.get_by_text(SHORTER)).to_be_visible()
     viewer.page.wait_for_timeout(1500)
     viewer.shot(f"overview-routed-{theme_of(viewer)}")
@@ -93,7 +93,7 @@ def test_tokens_page_of_a_run_with_critic_gates_and_routing(viewer: Viewer) -> N
 def test_routing_page_of_a_run_that_routes(viewer: Viewer) -> None:
     viewer.open(f"/routing?job={ROUTED}")
     expect(viewer.page.get_by_test_id("stEChartsChart")).to_have_count(3)
-    expect(viewer.page.get_by_text("Sent by the plan")).to_be_visible()
+    expect(viewer.page.locator("strong", has_text="Sent by the plan")).to_be_visible()
     fits_its_box(viewer, "stMetric")
     viewer.page.wait_for_timeout(1500)
     viewer.shot(f"routing-routed-{theme_of(viewer)}")
@@ -130,8 +130,8 @@ def test_a_light_opens_and_says_what_to_try(viewer: Viewer) -> None:
 
 
 def test_from_a_suppressed_token_to_the_place_where_it_was_written(viewer: Viewer) -> None:
-    viewer.open(f"/routing?job={ROUTED}&source=5&difference=1")
-    expect(viewer.page.get_by_text("Realised − predicted", exact=True)).to_be_visible()
+    viewer.open(f"/routing?job={ROUTED}&source=5&maps=realised,interference")
+    expect(viewer.page.locator("strong", has_text="Realised − predicted").first).to_be_visible()
     expect(viewer.page.get_by_text("17 recorded places")).to_be_visible()
     expect(viewer.page.get_by_test_id("stDataFrame")).to_have_count(2)
 

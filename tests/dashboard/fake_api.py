@@ -481,6 +481,7 @@ def heatmap(first: int, last: int, whole: bool = False) -> Json:
         "columns": [{"id": i, "text": VOCABULARY[i]} for i in columns],
         "predicted": predicted,
         "realised": realised,
+        "plain": [[0.8 * value for value in line] for line in predicted],
         "routed": sent if whole else None,
         "balance": {"suppressed": 1234, "released": 0.4375, "routed": 0.25, "empty_rate": 0.0625} if whole else None,
     }

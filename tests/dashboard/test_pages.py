@@ -433,13 +433,16 @@ def test_the_overview_shows_the_lights_once_there_are_any(app) -> None:
 
 
 def test_one_suppressed_token_leads_to_its_places(app) -> None:
-    test = app("routing", job=ROUTED, source=5, difference=1)
+    test = app("routing", job=ROUTED, source=5, maps="predicted,realised,plain,rerouted,nothing")
     assert not test.exception
     assert len(test.get("echarts_chart")) == 4
+    assert "**Predicted − softmax alone**: what the method itself redirects." in texts(test)
     assert "17 recorded places" in texts(test)
     assert list(test.dataframe[0].value["step"]) == [20, 4]
     test.selectbox(key="routing_source").select(4).run()
     assert test.query_params["source"] == "4"
+    test.pills(key="routing_maps").set_value(["plain"]).run()
+    assert (test.query_params["maps"], len(test.get("echarts_chart"))) == ("plain", 1)
 
 
 # --- the strip's keys and playing -----------------------------------------------------------------------------------

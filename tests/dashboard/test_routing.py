@@ -20,6 +20,7 @@ def small(**changes: object) -> Heatmap:
         "columns": [{"id": 1, "text": " a"}, {"id": 3, "text": "c"}],
         "predicted": [[-0.2, 0.1], [0.0, 0.0]],
         "realised": [[-0.1, 0.3], [0.01, -0.02]],
+        "plain": [[-0.2, 0.05], [0.0, 0.0]],
     }
     return Heatmap.model_validate(base | changes)
 
@@ -59,7 +60,7 @@ def test_tokens_that_look_the_same_get_their_ids() -> None:
 def test_moves_largest_realised_first() -> None:
     moves = shape.moves(small(), limit=2)
     assert moves.values.tolist() == [["·a", 2, "c", 0.1, 0.3], ["·a", 2, "·a", -0.2, -0.1]]
-    assert shape.moves(small(rows=[], predicted=[], realised=[])).empty
+    assert shape.moves(small(rows=[], predicted=[], realised=[], plain=[])).empty
 
 
 def test_moves_say_what_was_sent_where_the_run_routes() -> None:
@@ -107,14 +108,25 @@ def test_who_got_what_was_released_is_a_mean_over_the_range() -> None:
 
 def test_one_suppressed_token_alone() -> None:
     one = shape.narrowed(small(routed=[[1.0, 2.0], [3.0, 4.0]]), 2)
-    assert ([row.id for row in one.rows], one.realised, one.routed) == ([2], [[0.01, -0.02]], [[3.0, 4.0]])
+    assert ([row.id for row in one.rows], one.realised, one.plain, one.routed) == (
+        [2],
+        [[0.01, -0.02]],
+        [[0.0, 0.0]],
+        [[3.0, 4.0]],
+    )
     assert one.columns == small().columns
 
 
-def test_the_difference_is_realised_less_predicted() -> None:
-    less = shape.difference(small())
-    assert [round(value, 6) for row in less.realised for value in row] == [0.1, 0.2, 0.01, -0.02]
-    assert less.predicted == small().predicted
+@pytest.mark.parametrize(
+    ("which", "cells"), [("interference", [0.1, 0.2, 0.01, -0.02]), ("rerouted", [0.0, 0.05, 0.0, 0.0])]
+)
+def test_differences_of_two_maps(which: str, cells: list[float]) -> None:
+    assert [round(value, 6) for row in shape.matrix_of(small(), which) for value in row] == cells
+
+
+def test_only_a_run_that_routes_has_a_map_of_what_was_sent() -> None:
+    assert shape.offered(small()) == [name for name in shape.MAPS if name != "routed"]
+    assert shape.offered(small(routed=[[1.0, 2.0], [3.0, 4.0]])) == list(shape.MAPS)
 
 
 def test_places_are_links_to_the_token() -> None:
