@@ -6,9 +6,9 @@ import streamlit as st
 
 from api.schemas import Comparison
 from dashboard import data
-from dashboard.components import charts, comparison, live
+from dashboard.components import charts, comparison, live, selection
 from dashboard.components.token_pairs import token_pairs
-from dashboard.shaping import compared, head_to_head
+from dashboard.shaping import compared, head_to_head, pairs
 
 LINE = st.column_config.TextColumn("", width=60)
 
@@ -95,6 +95,12 @@ def page() -> None:
     live.panel(lambda: view(jobs, axis), every=live.tick(running[0], live.SLOW_TICK_S) if running else None)
     st.subheader("The same problem, token by token", anchor=False)
     live.panel(lambda: token_pairs(jobs), every=None)
+    st.page_link(
+        "app_pages/probe.py",
+        label="A prompt of yours under both",
+        icon=":material/science:",
+        query_params=pairs.to_probe(jobs, selection.text("left"), selection.text("right")),
+    )
 
 
 page()

@@ -1,19 +1,17 @@
-"""Probe: the run's student completes a prompt of yours; teacher and method say what they make of it."""
+"""Probe: the run's student completes a prompt of yours, beside another run's if you like; teacher and method say what
+they make of it.
+"""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from api.schemas import Probe
+from api.schemas import Job, Probe, Question
 from dashboard import data
 from dashboard.components import answer, selection
-from dashboard.components.color_pills import color_pills
+from dashboard.components.probe_view import probe_view
 from dashboard.components.run_header import chosen_run
-from dashboard.components.token_card import token_card
-from dashboard.components.token_strip import token_strip
-from dashboard.shaping import fields
-from dashboard.shaping import tokens as shape
-from dashboard.shaping.text import escape_markdown, readable
+from dashboard.shaping.runs import run_label
 
 MAX_PROMPT = 16_384
 NEWEST = ""
@@ -21,7 +19,26 @@ NEWEST = ""
 job = chosen_run()
 
 
-def form() -> None:
+def second_run() -> Job | None:
+    """Another run whose student gets the same prompt, if one is chosen."""
+    others = {one.id: one for one in data.jobs() if one.id != job.id}
+    wanted = selection.text("against")
+    if wanted is not None and wanted not in {*others, job.id}:
+        others[wanted] = data.job(wanted)
+    st.session_state["probe_against"] = wanted if wanted in others else None
+    st.selectbox(
+        "Beside",
+        list(others),
+        index=None,
+        placeholder="No second run; choose one to lay both students side by side",
+        format_func=lambda one: run_label(others[one]),
+        key="probe_against",
+        on_change=lambda: selection.choose(against=st.session_state["probe_against"], probe2=None, token2=None),
+    )
+    return others.get(st.session_state["probe_against"])
+
+
+def form(other: Job | None) -> None:
     """The prompt and how it is completed; the button asks."""
     names = [one.name for one in data.checkpoints(job.id) if one.kind == "training"]
     prompt = st.text_area(
@@ -38,6 +55,7 @@ def form() -> None:
         [NEWEST, *reversed(names)],
         format_func=lambda name: name or ("the newest checkpoint" if names else "the start of the run"),
         key="probe_checkpoint",
+        help="Of the run above; a second run answers with its newest checkpoint.",
     )
     rollout = job.resolved_spec.get("rollout", {})
     temperature = second.number_input(
@@ -50,13 +68,15 @@ def form() -> None:
         help="0 = the likeliest token every time.",
     )
     seed = third.number_input("Seed", value=0, min_value=0, max_value=2**31 - 1, step=1, key="probe_seed")
-    if st.button("Let the student write", type="primary", icon=":material/science:", key="probe_ask"):
-        answer.ask(
-            "probe",
-            lambda: data.probe(
-                job.id, prompt, temperature=float(temperature), seed=int(seed), checkpoint=checkpoint or None
-            ),
-        )
+
+    def question(of: Job, name: str | None) -> Question:
+        return data.probe(of.id, prompt, temperature=float(temperature), seed=int(seed), checkpoint=name)
+
+    label = "Let the student write" if other is None else "Let both students write"
+    if st.button(label, type="primary", icon=":material/science:", key="probe_ask"):
+        answer.ask("probe", lambda: question(job, checkpoint or None))
+        if other is not None:
+            answer.ask("probe2", lambda: question(other, None))
 
 
 def example() -> str:
@@ -66,33 +86,8 @@ def example() -> str:
     return recorded[0].prompt if recorded else ""
 
 
-def show(result: Probe) -> None:
-    """The strip and the selected token, as on the Tokens page."""
-    sequence = result.sequence
-    where = f"checkpoint {result.checkpoint}" if result.checkpoint else "the student of the run's start"
-    st.subheader(escape_markdown(f"What {where} wrote"), anchor=False)
-    for note in result.notes:
-        st.warning(escape_markdown(note), icon=":material/info:")
-    if any(not mark.exact for mark in result.marks.values()):
-        answer.badges(result.marks)
-    st.code(readable(sequence.prompt), language=None, wrap_lines=True)
-    offered = fields.offered([sequence])
-    field = color_pills(offered, key="probe_color")
-    position = selection.number("token")
-    if position is None:
-        position = next(iter(shape.extremes(sequence, fields.LOG_RATIO)), 0)
-    position = min(position, len(sequence.tokens) - 1)
-    used = fields.field_scale(field, [sequence])
-    drawing = shape.strip(
-        sequence, field, used, offered.values(), place=shape.place(job.id, result.step, sequence.n), selected=position
-    )
-    token_strip(drawing, key="probe_strip", on_pick=lambda _, pos: selection.choose(token=pos))
-    st.caption(escape_markdown(fields.scale_note(field, used)))
-    st.code(readable(sequence.completion), language=None, wrap_lines=True)
-    token_card(sequence.tokens[position], job, key="probe_", updated=False)
-
-
-form()
-found = answer.answered(job, "probe")
-if found is not None and isinstance(found.result, Probe):
-    show(found.result)
+other = second_run()
+form(other)
+asked = [("left", job, "probe")] if other is None else [("left", job, "probe"), ("right", other, "probe2")]
+found = [(side, of, answer.answered(of, key)) for side, of, key in asked]
+probe_view([(side, of, one.result) for side, of, one in found if one is not None and isinstance(one.result, Probe)])

@@ -12,8 +12,6 @@ from dashboard.components import live, selection
 from dashboard.shaping import what_if
 from dashboard.shaping.text import escape_markdown, seconds_since
 
-_CLOSED = "answer_closed"
-
 
 def ask(key: str, question: Callable[[], Question]) -> None:
     """Ask, and remember the question in the URL under ``key``. A refusal is shown with its field."""
@@ -25,7 +23,7 @@ def ask(key: str, question: Callable[[], Question]) -> None:
         field = f"**{escape_markdown(problem.param)}** · " if problem.param else ""
         st.error(f"{field}{escape_markdown(problem.detail)}", icon=":material/error:")
         return
-    selection.choose(**{key: asked.id, "token": None})
+    selection.choose(**{key: asked.id, "token": None, "token2": None})
 
 
 def answered(job: Job, key: str) -> Question | None:
@@ -33,7 +31,8 @@ def answered(job: Job, key: str) -> Question | None:
     asked = selection.text(key)
     if asked is None:
         return None
-    known = st.session_state.get(_CLOSED)
+    closed = f"answer_closed_{key}"
+    known = st.session_state.get(closed)
     if isinstance(known, Question) and (known.job_id, known.id) == (job.id, asked) and known.result is not None:
         return known  # it never changes, and may be a megabyte
     try:
@@ -49,7 +48,7 @@ def answered(job: Job, key: str) -> Question | None:
     if question.status == "failed":
         st.error(escape_markdown(what_if.why_not(question)), icon=":material/error:")
         return None
-    st.session_state[_CLOSED] = question
+    st.session_state[closed] = question
     return question
 
 

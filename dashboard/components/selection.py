@@ -24,6 +24,9 @@ KEYS = (
     "gate",
     "whatif",
     "probe",
+    "against",
+    "probe2",
+    "token2",
     "source",
     "maps",
 )

@@ -6,16 +6,17 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from api.schemas import Job, Sequence, Token
+from api.schemas import Job, Sequence
 from dashboard import data
 from dashboard.components import comparison, selection
 from dashboard.components.color_pills import color_pills
+from dashboard.components.token_side import token_side
 from dashboard.components.token_strip import token_strip
-from dashboard.shaping import fields, pairs, token_detail
+from dashboard.shaping import fields, pairs
 from dashboard.shaping import tokens as shape
 from dashboard.shaping.colors import Scale
 from dashboard.shaping.runs import run_label
-from dashboard.shaping.text import escape_markdown, readable, visible
+from dashboard.shaping.text import escape_markdown, readable
 
 SIDES = ("left", "right")
 
@@ -55,7 +56,7 @@ def token_pairs(jobs: list[str]) -> None:
     for column, side, sequence in zip(st.columns(2), SIDES, sequences, strict=True):
         if sequence.tokens:
             with column:
-                _detail(side, sequence.tokens[_token(side, sequence)])
+                token_side(side, sequence.tokens[_token(side, sequence)])
 
 
 def _pick_runs(known: dict[str, Job]) -> tuple[str, str]:
@@ -135,22 +136,3 @@ def _strip(
             comparison.choose(**{f"{side[0]}t": position})
 
     token_strip(drawing, key=f"strip_{side}", on_pick=picked)
-
-
-def _detail(side: str, token: Token) -> None:
-    st.markdown(f"**{side.capitalize()}, token {token.pos}**")
-    st.text(f"{visible(token.text)}   (id {token.id})   {token_detail.verdict(token)}")
-    for who in ("student", "teacher"):
-        st.dataframe(
-            token_detail.top_table(token, who),
-            hide_index=True,
-            height=250,
-            column_order=["token", "student", "teacher", ""],
-            key=f"compare_{side}_{who}",
-            alt=f"The {who}'s favourites at the selected token, {side} run",
-            column_config={
-                "token": st.column_config.TextColumn(f"the {who}'s favourites"),
-                "student": st.column_config.ProgressColumn("student p", min_value=0.0, max_value=1.0, format="percent"),
-                "teacher": st.column_config.ProgressColumn("teacher p", min_value=0.0, max_value=1.0, format="percent"),
-            },
-        )

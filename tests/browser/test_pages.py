@@ -36,7 +36,7 @@ def test_runs_page(viewer: Viewer) -> None:
 def test_overview_page(viewer: Viewer) -> None:
     viewer.open(f"/?job={DONE}")
     expect(viewer.page).to_have_url(re.compile(rf"/overview\?job={DONE}$"))
-    expect(viewer.page.get_by_test_id("stEChartsChart")).to_have_count(9)
+    expect(viewer.page.get_by_test_id("stEChartsChart")).to_have_count(10)
     expect(viewer.page.get_by_text("95.4 %")).to_be_visible()
     viewer.page.wait_for_timeout(1500)
     viewer.shot(f"overview-{theme_of(viewer)}")

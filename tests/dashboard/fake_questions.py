@@ -88,6 +88,8 @@ class Desk:
         sequence = self._sequence(1, 0)
         for token in sequence["tokens"]:
             token["probe"] = None
+        if request["checkpoint"] is None:  # another student writes something else from token 7 on
+            sequence["tokens"][7] |= {"id": 99, "text": " else"}
         return {
             "object": "probe",
             "checkpoint": request["checkpoint"] or "step-000060.a1",

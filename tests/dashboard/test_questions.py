@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import streamlit as st
 
+from dashboard.shaping import pairs
 from tests.dashboard.fake_api import DONE, QUEUED, ROUTED, FakeApi
 from tests.dashboard.fake_questions import WHY
 from tests.dashboard.test_pages import markdown_of, texts
@@ -95,10 +96,44 @@ def test_a_probe_is_asked_and_shown_like_a_sequence(app, fake_api: FakeApi) -> N
     later(test)
     assert not test.exception
     shown = plain(test)
-    assert "What checkpoint step-000060.a1 wrote" in shown
+    assert "demo-forward-kl: what checkpoint step-000060.a1 wrote" in shown
     assert "a prompt of your own has no verified answer" in shown
     assert "Ann has 2 ." in shown
     assert {"student", "teacher"} <= {column for frame in test.dataframe for column in frame.value.columns}
+
+
+def test_two_students_get_the_same_prompt(app, fake_api: FakeApi) -> None:
+    test = app("probe", job=DONE, against=ROUTED)
+    test.text_area(key=f"probe_prompt_{DONE}").set_value("Ann has 2 .")
+    test.selectbox(key="probe_checkpoint").select("step-000060.a1")
+    test.button(key="probe_ask").click().run()
+    assert not test.exception
+    first, second = fake_api.world.questions.asked
+    assert (first["job_id"], second["job_id"]) == (DONE, ROUTED)
+    assert second["request"] == first["request"] | {"checkpoint": None}
+    assert (test.query_params["probe"], test.query_params["probe2"]) == ("question_0", "question_1")
+    later(test)
+    assert not test.exception
+    shown = plain(test)
+    assert "demo-forward-kl: what checkpoint" in shown
+    assert "demo-gae-cr: what checkpoint" in shown
+    assert ("**Left, token 7**" in shown, "They part at token 7." in shown) == (True, True)
+    test.selectbox(key="probe_against").select_index(None).run()
+    assert "probe2" not in test.query_params
+    assert "demo-gae-cr: what" not in plain(test)
+
+
+def test_compare_leads_to_a_probe_of_the_two_runs_that_are_looked_at() -> None:
+    assert pairs.to_probe(["a", "b", "c"], None, "c") == {"job": "a", "against": "c"}
+    assert pairs.to_probe(["a", "b"], "gone", None) == {"job": "a", "against": "b"}
+    assert pairs.to_probe(["a", "b"], "b", "b") == {"job": "b"}
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "place"), [([1, 2], [1, 2], None), ([1, 2], [1, 3], 1), ([1], [1, 2], 1), ([], [1], 0)]
+)
+def test_where_two_sequences_part(left: list[int], right: list[int], place: int | None) -> None:
+    assert pairs.parting(left, right) == place
 
 
 def test_a_prompt_that_cannot_be_used_is_said(app, fake_api: FakeApi) -> None:
