@@ -16,6 +16,7 @@ import json
 import re
 import tempfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +94,15 @@ def restore(
     Returns (its progress, or None when there is none; a sentence for each damaged checkpoint that was passed over).
     """
     damaged = []
-    for name in names(files):
+    for name, before in pairwise([*names(files), None]):
+        assert name is not None
         with tempfile.TemporaryDirectory(prefix="opd-restore-") as folder:
             local = Path(folder)
             try:
                 files.fetch(f"{_FOLDER}/{name}", local)
             except CorruptArtifact as error:
-                damaged.append(f"checkpoint {name} is damaged ({error.detail}); the one before it is used")
+                instead = f"{before}, the one before it, is tried" if before else "none is left, the run starts anew"
+                damaged.append(f"checkpoint {name} is damaged ({error.detail}); {instead}")
                 continue
             progress = Progress(**json.loads((local / "trainer.json").read_text(encoding="utf-8")))
             restore_weights(student, local / "student")

@@ -249,6 +249,7 @@ class _Run:
         for sentence in damaged:
             self.emit(messages.event("checkpoint_damaged", sentence, level="warning"))
         if progress is None:
+            self._warn(*damaged)
             return 0
         t.order.cursor = progress.cursor
         t.state = PlanState(running=progress.running)
@@ -256,6 +257,7 @@ class _Run:
         self.accuracy, self.self_check = progress.accuracy, progress.self_check
         self.health, self.findings, self.tally = progress.health, progress.findings, Tally(progress.tally)
         self.warnings = list(dict.fromkeys([*progress.warnings, *self.warnings]))
+        self._warn(*damaged)
         self.emit(messages.event("resumed", f"resumed after step {progress.step}", step=progress.step))
         if changed := differences(progress.fingerprint, self.fingerprint):
             changes = ", ".join(changed)
