@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 QUICK := OMP_NUM_THREADS=1 $(PYTEST) -n auto --maxprocesses 4 --dist worksteal -m 'not service and not browser and not long'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test quick-test long-test mutants lint format types walls docs lab-docs screenshots check bench bench-demo bench-service bench-telemetry bench-dashboard bench-loss bench-credit smoke clean
+.PHONY: help install demo up test quick-test long-test mutants fuzz lint format types walls docs lab-docs screenshots check bench bench-demo bench-service bench-telemetry bench-dashboard bench-loss bench-credit smoke clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ long-test: $(VENV)/.dev  ## the full forms: every recipe until it has taught som
 
 mutants: $(VENV)/.dev  ## break the objective and the loop line by line: every breakage must turn a test red
 	$(BIN)/python tests/mutation/run.py
+
+fuzz: $(VENV)/.dev  ## at least 20,000 generated requests to the whole API, alone and in sequences; half an hour
+	$(BIN)/python -m tests.fuzz.run
 
 lint: $(VENV)/.dev  ## ruff
 	$(BIN)/ruff check .
