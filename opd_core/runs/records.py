@@ -147,11 +147,16 @@ def part_name(first: int, last: int, attempt: int) -> str:
 
 def write_part(files: RunFiles, rows: Sequence[Row], first: int, last: int, attempt: int) -> str:
     """Write the rows of steps first..last as one Parquet part; returns its name."""
+    return write_tables(files, map(to_table, _groups(rows)), first, last, attempt)
+
+
+def write_tables(files: RunFiles, groups: Iterable[pa.Table], first: int, last: int, attempt: int) -> str:
+    """Write tables of SCHEMA as one Parquet part, a row group each; returns its name."""
     name = part_name(first, last, attempt)
     parts.write(
         files,
         name,
-        map(to_table, _groups(rows)),
+        groups,
         SCHEMA,
         # Floats compress best as byte planes (measured 17 against 27 bytes per token), strings as dictionaries.
         use_dictionary=["prompt", "answer", "reason", "batch"],
