@@ -69,5 +69,12 @@ def _rows(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield "cost", "\n".join(recipe.cost)
     yield "fixed point", recipe.fixed_point + (f": {recipe.fixed_point_reason}" if recipe.fixed_point_reason else "")
     yield "warnings", "\n".join(recipe.warnings)
+    yield "brings", _brings(recipe)
     yield "method", yaml.safe_dump(brief(recipe.method), sort_keys=False, default_flow_style=False)
     yield "", "Every other field is at its default: docs/spec.md."
+
+
+def _brings(recipe: Recipe) -> str:
+    """What it says of the job beside the method, where the job leaves it open."""
+    brought = recipe.brings.brief()
+    return yaml.safe_dump(brought, sort_keys=False, default_flow_style=False) if brought else ""

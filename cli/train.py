@@ -52,7 +52,7 @@ def train(source: str, out: Path, overrides: list[str], console: Console) -> int
     from opd_core.training.run import Stopped
     from opd_core.training.run import train as run
 
-    if {"demo/student", "demo/teacher"} & {spec.student.model, spec.teacher.model}:
+    if {"demo/student", "demo/teacher"} & {ref.model for _, ref in spec.models()}:
         build(Settings().home, console)
     stop = _StopAfterStep(console)
     try:
@@ -112,7 +112,7 @@ def load(source: str, overrides: list[str]) -> JobSpec:
 
 def _allow_what_the_spec_names(spec: JobSpec) -> None:
     """The user at this terminal may read their own files: the spec's own paths become allowed roots."""
-    models = [ref.model for ref in (spec.student, spec.teacher) if ref.model.startswith("/")]
+    models = [ref.model for _, ref in spec.models() if ref.model.startswith("/")]
     data = [path for path in (spec.task.dataset, spec.task.eval_dataset) if path]
     for variable, paths in (("OPD_MODEL_ROOTS", models), ("OPD_DATA_ROOTS", data)):
         known = os.environ.get(variable, "")

@@ -79,9 +79,10 @@ def _objects(field: Schema, root: Schema) -> list[Schema]:
     """The object schemas that a field holds: itself, its alternatives, or those of its items."""
     if "items" in field:
         return _objects(field["items"], root)
-    refs = [field.get("$ref"), *(option.get("$ref") for option in field.get("anyOf", field.get("oneOf", [])))]
-    found = [root["$defs"][ref.rsplit("/", 1)[-1]] for ref in refs if ref]
-    return [schema for schema in found if schema.get("properties")]
+    if options := field.get("anyOf", field.get("oneOf")):
+        return [schema for option in options for schema in _objects(option, root)]
+    found = root["$defs"][field["$ref"].rsplit("/", 1)[-1]] if "$ref" in field else {}
+    return [found] if found.get("properties") else []
 
 
 def _kinds(schema: Schema) -> list[str]:
@@ -112,6 +113,8 @@ def _table(schema: Schema, root: Schema) -> list[str]:
 def _accepts(field: Schema, root: Schema) -> str:
     if "items" in field:
         return f"list of: {_accepts(field['items'], root)}"
+    if any("items" in option for option in field.get("anyOf", [])):
+        return " or ".join(dict.fromkeys(_accepts(option, root) for option in field["anyOf"]))
     if objects := _objects(field, root):
         kinds = [f"`{kind}`" for schema in objects for kind in _kinds(schema)]
         null = " or null" if any(option.get("type") == "null" for option in field.get("anyOf", [])) else ""
@@ -161,6 +164,7 @@ def _recipe(recipe: Recipe) -> Iterator[str]:
         "Source": recipe.citation,
         "Evidence": f"{recipe.grade}. {recipe.evidence.strip()}",
         "Differs": recipe.differs.strip(),
+        "Brings": "what the job leaves open beside the method, see below" if recipe.brings.brief() else "",
         "The teacher gives": recipe.teacher,
         "Needs": ", ".join(recipe.needs),
         "Cost": "; ".join(recipe.cost),
@@ -168,7 +172,8 @@ def _recipe(recipe: Recipe) -> Iterator[str]:
         "Warnings": "; ".join(recipe.warnings),
     }
     yield from (f"- {label}: {text}" for label, text in facts.items() if text)
-    yield from ("", "```yaml", yaml.safe_dump(brief(recipe.method), sort_keys=False).strip(), "```")
+    written = recipe.brings.brief() | {"method": brief(recipe.method)}
+    yield from ("", "```yaml", yaml.safe_dump(written, sort_keys=False).strip(), "```")
 
 
 PAGES = {"spec.md": spec_page, "recipes.md": recipes_page}

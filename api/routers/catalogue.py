@@ -36,7 +36,8 @@ def read_recipe(name: Annotated[str, Path(examples=["gkd"])]) -> s.Recipe:
 
 
 def _recipe(name: str) -> s.Recipe:
-    return s.Recipe.model_validate(recipes.load(name).model_dump(mode="json"))
+    recipe = recipes.load(name)
+    return s.Recipe.model_validate({**recipe.model_dump(mode="json"), "brings": recipe.brings.brief()})
 
 
 @router.get("/models", response_model=s.Page[s.Model], summary="List models at hand", responses=responses())

@@ -19,7 +19,7 @@ from opd_core.diagnostics.records import token_rows
 from opd_core.objective.feedback import Feedback, FeedbackContext
 from opd_core.objective.loss import force
 from opd_core.objective.plan import build_plan
-from opd_core.objective.targets import DenseTarget, HiddenTarget
+from opd_core.objective.targets import DenseTarget, HiddenTarget, Target
 from opd_core.rollout import Rollouts
 from opd_core.spec import MethodSpec
 from opd_core.spec.variables.objective import DirectObjective
@@ -55,7 +55,7 @@ def self_check(
     method: MethodSpec,
     rollouts: Rollouts,
     student: HiddenTarget,
-    teacher: HiddenTarget,
+    teacher: Target,
     *,
     eos_ids: tuple[int, ...] = (),
     special_ids: tuple[int, ...] = (),
@@ -64,7 +64,7 @@ def self_check(
     method = method.distillation()
     rollouts, tokens = _spread(rollouts)
     student_logits = student.head(student.hidden[tokens]).double()
-    teacher_logits = teacher.head(teacher.hidden[tokens]).double()
+    teacher_logits = teacher[tokens].log_probs(1.0).double()  # logits up to a constant
     generator = torch.Generator(device=student_logits.device).manual_seed(0)
     noise = torch.randn(student_logits.shape, generator=generator, dtype=torch.float64, device=student_logits.device)
 

@@ -30,6 +30,14 @@ class LanguageModel:
     name: str
     revision: str | None
 
+    @property
+    def flop_parameters(self) -> int:
+        """Parameters that multiply each token: all but an input embedding, unless it is the head too."""
+        embedding = self.model.get_input_embeddings()
+        tied = isinstance(embedding, nn.Embedding) and embedding.weight is self.head.weight
+        total = sum(parameter.numel() for parameter in self.model.parameters())
+        return total if tied else total - sum(parameter.numel() for parameter in embedding.parameters())
+
     def restrict_vocabulary(self, size: int) -> None:
         """Use only the first ``size`` token ids from here on."""
         self.vocab_size = size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -26,8 +26,6 @@ from opd_core.models.reference import ResolvedModel, resolve_model
 from opd_core.models.trunk import Trunk, base_model
 from opd_core.spec import ModelSpec, UserError
 
-Role = Literal["student", "teacher"]
-
 # What the Hugging Face loaders raise for a checkpoint that is missing, incomplete or broken.
 _LOADING_ERRORS = (
     OSError,
@@ -42,8 +40,8 @@ _LOADING_ERRORS = (
 )
 
 
-def load_model(ref: ModelSpec, *, device: torch.device | str = "cpu", trainable: bool, role: Role) -> LanguageModel:
-    """Load a student or a teacher.
+def load_model(ref: ModelSpec, *, device: torch.device | str = "cpu", trainable: bool, role: str) -> LanguageModel:
+    """Load a student or a teacher; ``role`` is the path of its field in the spec.
 
     Weights are float32, dropout is 0, the model is in evaluation mode and stays there; ``trainable`` says whether its
     parameters take gradients. Whatever is wrong with the reference or the checkpoint is one UserError about
@@ -88,7 +86,7 @@ def load_model(ref: ModelSpec, *, device: torch.device | str = "cpu", trainable:
 class _Complaint:
     """Makes the one sentence about a model that cannot be used."""
 
-    def __init__(self, name: str, role: Role) -> None:
+    def __init__(self, name: str, role: str) -> None:
         self.name = name
         self.param = f"{role}.model"
 

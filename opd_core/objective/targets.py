@@ -94,6 +94,33 @@ class GeometricTarget:
 
 
 @dataclass(frozen=True)
+class MixtureTarget:
+    """p = sum_k weights[n, k] p_k: several teachers of a row, or another one for each.
+
+    ``weights`` [N, K] of the parts, each row adds up to 1. A part is looked at only where some row gives it weight.
+    """
+
+    weights: Tensor
+    parts: tuple[Target, ...]
+
+    def __len__(self) -> int:
+        return self.weights.shape[0]
+
+    def __getitem__(self, rows: slice | Tensor) -> MixtureTarget:
+        return MixtureTarget(self.weights[rows], tuple(part[rows] for part in self.parts))
+
+    def log_probs(self, temperature: float) -> Tensor:
+        """The softmax temperature is that of each part."""
+        heard = [
+            (self.weights[:, k], part) for k, part in enumerate(self.parts) if bool((self.weights[:, k] > 0).any())
+        ]
+        if len(heard) == 1 or not len(self):  # bit for bit what that teacher says
+            return (heard[0][1] if heard else self.parts[0]).log_probs(temperature)
+        spoken = [part.log_probs(temperature) + weight.log()[:, None] for weight, part in heard]
+        return torch.stack(spoken).logsumexp(0)
+
+
+@dataclass(frozen=True)
 class UniformTarget:
     """N times the uniform distribution over V tokens: KL(student || uniform) = log V - entropy(student)."""
 

@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from opd_core.recipes.cost import cost
-from opd_core.spec import JobSpec, MethodSpec, UserError, describe
+from opd_core.spec import JobSpec, MethodSpec, RolloutSpec, TeacherSpec, UserError, describe
 from opd_core.spec.base import Spec
 from opd_core.spec.combinations import teacher_must_give
 
@@ -21,6 +21,17 @@ Variable = Literal[
     "objective", "support", "credit", "shaping", "routing", "gates", "states", "importance", "regularization"
 ]
 Grade = Literal["published", "reported", "preliminary", "control", "hypothesis"]
+
+
+class Job(Spec):
+    """What a recipe says of the job itself: who teaches, who writes. The job's own fields go first."""
+
+    teacher: TeacherSpec | None = None
+    rollout: dict[str, Any] = Field(default_factory=dict)
+
+    def brief(self) -> dict[str, Any]:
+        """Only what it says."""
+        return self.model_dump(mode="json", exclude_defaults=True)
 
 
 class Written(Spec):
@@ -39,6 +50,9 @@ class Written(Spec):
     evidence: str = Field(description="The same in a sentence.")
     differs: str = Field("", description="What differs from the paper.")
     method: MethodSpec
+    brings: Job = Field(
+        default_factory=Job, description="Parts of the job beside the method, where the job leaves them open."
+    )
 
 
 class Recipe(Written):
@@ -96,12 +110,21 @@ def _load(name: str) -> Recipe:
 def resolve(spec: JobSpec) -> JobSpec:
     """The spec with ``method`` filled in completely: the recipe's method under the job's overrides.
 
+    What the recipe brings beside the method (a teacher, fields of rollout) fills what the job leaves open.
     A variable for which the job chooses another kind (or route) starts from that kind's defaults; lists (gates,
     regularizers) are replaced as a whole. Resolving twice changes nothing. Raises UserError that names the field of a
     bad override.
     """
     method = adapt(spec.recipe, spec.method)
-    resolved = spec.model_copy(update={"method": method.model_dump(mode="json")})
+    brings = load(spec.recipe).brings
+    rollout = {**brings.rollout, **spec.rollout.model_dump(mode="json", exclude_unset=True)}
+    resolved = spec.model_copy(
+        update={
+            "method": method.model_dump(mode="json"),
+            "teacher": spec.teacher if spec.teacher is not None else brings.teacher,
+            "rollout": RolloutSpec.model_validate(rollout),
+        }
+    )
     resolved.check_method()
     return resolved
 

@@ -2,13 +2,16 @@
 
 from opd_core.rollout.noise import uniform_noise
 from opd_core.rollout.states import Visited, by_length, completion_hidden, micro_batches, visit, visit_all
-from opd_core.rollout.writer import Rollouts, write
+from opd_core.rollout.writer import Companion, Rollouts, imitated, join, write
 
 __all__ = [
+    "Companion",
     "Rollouts",
     "Visited",
     "by_length",
     "completion_hidden",
+    "imitated",
+    "join",
     "micro_batches",
     "uniform_noise",
     "visit",

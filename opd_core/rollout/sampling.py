@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,11 @@ def behaviour_log_probs(logits: Tensor, *, temperature: float, top_p: float) -> 
     before = ordered.exp().cumsum(-1) - ordered.exp()
     kept = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before < top_p)
     return logp.masked_fill(~kept, -torch.inf).log_softmax(-1)
+
+
+def mixed(own: Tensor, other: Tensor, share: float) -> Tensor:
+    """Log-probabilities [B, V] of share x other + (1 - share) x own (arXiv 2306.08543, teacher-mixed sampling)."""
+    return torch.logaddexp(own + math.log1p(-share), other + math.log(share))
 
 
 def sample(logp: Tensor, uniform: Tensor) -> Tensor:

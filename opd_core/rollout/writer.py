@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from opd_core.models import LanguageModel, position_ids
-from opd_core.rollout.sampling import behaviour_log_probs, sample
+from opd_core.rollout.sampling import behaviour_log_probs, mixed, sample
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class Rollouts:
             self.truncated[rows],
         )
 
+    def after(self, prompts: Sequence[Sequence[int]], pad_id: int) -> Rollouts:
+        """The same completions after other prompts: what a teacher reads that knows more than the student."""
+        ids, prompt_mask = left_padded(prompts, pad_id)
+        return replace(self, prompts=ids.to(self.tokens.device), prompt_mask=prompt_mask.to(self.tokens.device))
+
     def sequences(self) -> tuple[Tensor, Tensor, Tensor]:
         """Prompt and completion as one, padded on the right only: no wider than the longest sequence.
 
@@ -75,6 +81,14 @@ class Rollouts:
         return ids, attention, (position >= before - 1) & (position < before + written - 1)
 
 
+@dataclass(frozen=True)
+class Companion:
+    """A second model that has a say in each token: sampling is from share x it + (1 - share) x the student."""
+
+    lm: LanguageModel
+    share: float
+
+
 @torch.no_grad()
 def write(
     student: LanguageModel,
@@ -84,6 +98,7 @@ def write(
     noise: Tensor | None,
     temperature: float = 1.0,
     top_p: float = 1.0,
+    companion: Companion | None = None,
     batch_rows: int = 512,
 ) -> Rollouts:
     """Complete each prompt (token ids) with up to ``max_new_tokens`` tokens.
@@ -101,10 +116,77 @@ def write(
             noise=None if noise is None else noise[start : start + batch_rows],
             temperature=temperature,
             top_p=top_p,
+            companion=companion,
         )
         for start in range(0, len(prompts), batch_rows)
     ]
-    return parts[0] if len(parts) == 1 else _stack(parts, student.pad_id)
+    return parts[0] if len(parts) == 1 else join(parts, student.pad_id)
+
+
+def imitated(prompts: Sequence[Sequence[int]], solutions: Sequence[Sequence[int]], lm: LanguageModel) -> Rollouts:
+    """Given completions as rollouts. Nobody sampled them: their ``behaviour_logp`` is 0.
+
+    A solution that was cut before its end of sequence counts as truncated.
+    """
+    device = lm.head.weight.device
+    ids, prompt_mask = left_padded(prompts, lm.pad_id)
+    longest = max(len(solution) for solution in solutions)
+    tokens = torch.full((len(solutions), longest), lm.pad_id)
+    for row, solution in enumerate(solutions):
+        tokens[row, : len(solution)] = torch.tensor(solution)
+    mask = torch.arange(longest) < torch.tensor([len(solution) for solution in solutions])[:, None]
+    return Rollouts(
+        ids.to(device),
+        prompt_mask.to(device),
+        tokens.to(device),
+        mask.to(device),
+        torch.zeros(mask.shape, device=device),
+        torch.tensor([solution[-1] not in lm.eos_ids for solution in solutions], device=device),
+    )
+
+
+def left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Ids [B, P] and mask [B, P] bool of prompts that end side by side."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), width), pad_id, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+    mask = torch.arange(width) >= width - torch.tensor([len(prompt) for prompt in prompts])[:, None]
+    return ids, mask
+
+
+class _Decoder:
+    """A model that reads a batch token by token. The cache holds the rows that still write."""
+
+    def __init__(self, lm: LanguageModel, ids: Tensor, prompt_mask: Tensor) -> None:
+        self._lm = lm
+        self._attention, self._positions = prompt_mask.long(), position_ids(prompt_mask)
+        self._inputs = ids
+        self._cache: Any = None
+
+    def logits(self) -> Tensor:
+        """[rows, V] of the next token."""
+        output = self._lm.trunk(
+            input_ids=self._inputs,
+            attention_mask=self._attention,
+            position_ids=self._positions,
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        self._cache = output.past_key_values
+        return self._lm.head(output.last_hidden_state[:, -1])
+
+    def append(self, chosen: Tensor) -> None:
+        """Go on after these tokens [rows]."""
+        self._attention = torch.cat([self._attention, self._attention.new_ones((len(chosen), 1))], 1)
+        self._positions = self._positions[:, -1:] + 1
+        self._inputs = chosen[:, None]
+
+    def keep(self, rows: Tensor) -> None:
+        """Only the rows at these indices go on."""
+        self._cache.batch_select_indices(rows)
+        self._attention, self._positions = self._attention[rows], self._positions[rows]
+        self._inputs = self._inputs[rows]
 
 
 def _write_batch(
@@ -115,40 +197,33 @@ def _write_batch(
     noise: Tensor | None,
     temperature: float,
     top_p: float,
+    companion: Companion | None,
 ) -> Rollouts:
     device = student.head.weight.device
-    rows, width = len(prompts), max(len(prompt) for prompt in prompts)
-    ids = torch.full((rows, width), student.pad_id, dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-    prompt_mask = torch.arange(width) >= width - torch.tensor([len(prompt) for prompt in prompts])[:, None]
-    ids, prompt_mask = ids.to(device), prompt_mask.to(device)
+    ids, prompt_mask = (tensor.to(device) for tensor in left_padded(prompts, student.pad_id))
+    rows = len(prompts)
     noise = None if noise is None else noise.to(device)
     stops = torch.tensor(student.eos_ids, device=device)
 
     tokens = torch.full((rows, max_new_tokens), student.pad_id, dtype=torch.long, device=device)
     mask = torch.zeros((rows, max_new_tokens), dtype=torch.bool, device=device)
     behaviour_logp = torch.zeros((rows, max_new_tokens), device=device)
-    alive = torch.arange(rows, device=device)  # rows still in the cache
+    alive = torch.arange(rows, device=device)  # rows still in the caches
     done = torch.zeros(rows, dtype=torch.bool, device=device)  # of the rows in ``alive``
-    attention, positions, inputs, cache = prompt_mask.long(), position_ids(prompt_mask), ids, None
+    decoder = _Decoder(student, ids, prompt_mask)
+    other = None if companion is None else _Decoder(companion.lm, ids, prompt_mask)
+    decoders = [decoder] if other is None else [decoder, other]
+
+    def log_probs(of: _Decoder) -> Tensor:
+        if noise is None:
+            return of.logits().float().log_softmax(-1)
+        return behaviour_log_probs(of.logits(), temperature=temperature, top_p=top_p)
 
     for t in range(max_new_tokens):
-        output = student.trunk(
-            input_ids=inputs,
-            attention_mask=attention,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        cache = output.past_key_values
-        logits = student.head(output.last_hidden_state[:, -1])
-        if noise is None:
-            logp = logits.float().log_softmax(-1)
-            chosen = logp.argmax(-1)
-        else:
-            logp = behaviour_log_probs(logits, temperature=temperature, top_p=top_p)
-            chosen = sample(logp, noise[alive, t])
+        logp = log_probs(decoder)
+        if companion is not None and other is not None:
+            logp = mixed(logp, log_probs(other), companion.share)
+        chosen = logp.argmax(-1) if noise is None else sample(logp, noise[alive, t])
         writing = alive[~done]
         tokens[writing, t] = chosen[~done]
         behaviour_logp[writing, t] = logp.gather(1, chosen[:, None])[~done, 0]
@@ -156,15 +231,14 @@ def _write_batch(
         done = done | torch.isin(chosen, stops)
         if bool(done.all()) or t + 1 == max_new_tokens:
             break
-        attention = torch.cat([attention, attention.new_ones((len(alive), 1))], 1)
-        positions = positions[:, -1:] + 1
-        inputs = chosen[:, None]
+        for each in decoders:
+            each.append(chosen)
         # Copying the cache costs about one decoding step, so finished rows leave in batches.
         if int(done.sum()) * 4 >= len(alive):
             stay = (~done).nonzero()[:, 0]
-            cache.batch_select_indices(stay)
-            alive, attention, positions, inputs = alive[stay], attention[stay], positions[stay], inputs[stay]
-            done = done[stay]
+            for each in decoders:
+                each.keep(stay)
+            alive, done = alive[stay], done[stay]
 
     ended = (torch.isin(tokens, stops) & mask).any(1)
     longest = int(mask.any(0).sum())
@@ -173,7 +247,7 @@ def _write_batch(
     )
 
 
-def _stack(parts: list[Rollouts], pad_id: int) -> Rollouts:
+def join(parts: Sequence[Rollouts], pad_id: int) -> Rollouts:
     """Batches of different widths as one: prompts grow on the left, completions on the right."""
     left = max(part.prompts.shape[1] for part in parts)
     right = max(part.tokens.shape[1] for part in parts)

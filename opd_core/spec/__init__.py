@@ -5,10 +5,8 @@ from opd_core.spec.job import (
     BatchingSpec,
     CheckpointsSpec,
     JobSpec,
-    ModelSpec,
     OptimizerSpec,
     ResourcesSpec,
-    RolloutSpec,
     ScheduleSpec,
     StartSpec,
     TaskSpec,
@@ -16,6 +14,9 @@ from opd_core.spec.job import (
     Verifier,
 )
 from opd_core.spec.method import MethodSpec
+from opd_core.spec.model import ModelSpec
+from opd_core.spec.rollout import RolloutSpec
+from opd_core.spec.teacher import TeacherSpec
 
 __all__ = [
     "BatchingSpec",
@@ -29,6 +30,7 @@ __all__ = [
     "ScheduleSpec",
     "StartSpec",
     "TaskSpec",
+    "TeacherSpec",
     "TelemetrySpec",
     "UserError",
     "Verifier",

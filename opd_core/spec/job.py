@@ -10,39 +10,16 @@ from pydantic import ConfigDict, Field, StringConstraints, field_validator, mode
 from opd_core.spec.base import Spec
 from opd_core.spec.errors import UserError
 from opd_core.spec.method import MethodSpec
-
-# A Hugging Face id (owner/name), a built-in demo/* model, or an absolute directory below an allowed root.
-_MODEL_ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?$")
+from opd_core.spec.model import ModelSpec
+from opd_core.spec.rollout import RolloutSpec
+from opd_core.spec.states import check_states, state_warnings
+from opd_core.spec.teacher import TeacherSpec, Voice
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.:-]{0,95}$")]
 Label = Annotated[str, StringConstraints(max_length=256)]
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Priority = Annotated[int, Field(ge=-10, le=10)]
 Metadata = Annotated[dict[Key, Label], Field(max_length=32)]
-
-
-def _check_reference(value: str, what: str) -> str:
-    if value.startswith("/"):
-        if "\x00" in value or ".." in value.split("/"):
-            raise ValueError(f"a {what} directory must be an absolute path without '..'")
-        return value
-    if not _MODEL_ID.match(value):
-        raise ValueError(f"a {what} is 'owner/name', a built-in 'demo/...' name, or an absolute directory")
-    return value
-
-
-class ModelSpec(Spec):
-    """A causal language model: a hub id, a directory below an allowed root, or a built-in demo/* model."""
-
-    model: str = Field(max_length=1024, examples=["demo/student"])
-    revision: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9._-]{1,128}$", description="Commit, tag or branch of a hub model."
-    )
-
-    @field_validator("model")
-    @classmethod
-    def _reference(cls, value: str) -> str:
-        return _check_reference(value, "model")
 
 
 class Verifier(Spec):
@@ -62,7 +39,7 @@ class Verifier(Spec):
                 raise ValueError("verifier.kind 'regex' needs verifier.pattern")
             try:
                 re.compile(self.pattern)
-            except re.error as error:
+            except (re.error, OverflowError) as error:
                 raise ValueError(f"verifier.pattern is not a regular expression: {error}") from error
         elif self.pattern is not None:
             raise ValueError(f"verifier.pattern is only for verifier.kind 'regex', not '{self.kind}'")
@@ -81,6 +58,15 @@ class TaskSpec(Spec):
     prompt_column: str = Field("prompt", max_length=128)
     answer_column: str | None = Field(
         None, max_length=128, description="Without it nothing is verified and no accuracy is reported."
+    )
+    demonstration_column: str | None = Field(
+        None,
+        max_length=128,
+        description="Worked solutions: what rows from data, golden data and {demonstration} of a teacher's context "
+        "are made of.",
+    )
+    tag_column: str | None = Field(
+        None, max_length=128, description="Names the kind of each problem, for teachers that speak for some kinds only."
     )
     system_prompt: str | None = Field(None, max_length=8192)
     template: Literal["auto", "chat", "plain"] = Field(
@@ -102,16 +88,6 @@ class TaskSpec(Spec):
         if (self.name is None) == (self.dataset is None):
             raise ValueError("give exactly one of task.name (a built-in task) and task.dataset (your file)")
         return self
-
-
-class RolloutSpec(Spec):
-    """Who writes, how much and how."""
-
-    prompts_per_step: int = Field(32, ge=1, le=65_536)
-    samples_per_prompt: int = Field(1, ge=1, le=256)
-    max_new_tokens: int = Field(48, ge=1, le=131_072)
-    temperature: float = Field(1.0, gt=0.0, le=10.0)
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
 
 
 class BatchingSpec(Spec):
@@ -237,7 +213,9 @@ class JobSpec(Spec):
         None, alias="from", description="Start from another job's checkpoint; the student must be the same model."
     )
     student: ModelSpec
-    teacher: ModelSpec
+    teacher: TeacherSpec | None = Field(
+        None, description="May be left out where the recipe brings its own (the student itself)."
+    )
     task: TaskSpec
     recipe: str = Field("forward-kl", pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
     method: dict[str, Any] = Field(
@@ -261,12 +239,6 @@ class JobSpec(Spec):
     def check_method(self) -> None:
         """What a resolved method needs of the rest of the job. Raises UserError."""
         method = self.method_spec()
-        if "origin" in method.needs:
-            raise UserError(
-                "method.regularizers: 'golden' needs rows taken from data, and rollouts hold only rows that the "
-                "student wrote: leave it out",
-                param="method.regularizers",
-            )
         if "group" in method.needs and self.rollout.samples_per_prompt < 2:
             raise UserError(
                 f"rollout.samples_per_prompt: {self.rollout.samples_per_prompt} is too few: "
@@ -279,10 +251,30 @@ class JobSpec(Spec):
                 "needs its rewards: name the column of the answers",
                 param="task.answer_column",
             )
+        check_states(self, method)
+
+    def voices(self) -> list[tuple[str, Voice]]:
+        """Every teacher with the path of its field. Raises UserError where there is none."""
+        if self.teacher is None:
+            raise UserError(
+                "teacher: is missing: give a model, self or a mixture (a recipe such as 'opsd' brings its own)",
+                param="teacher",
+            )
+        return self.teacher.voices()
+
+    def models(self) -> list[tuple[str, ModelSpec]]:
+        """Every model to load, with the path of its field."""
+        found = [("student.model", self.student)]
+        for path, voice in self.voices():
+            reference = voice.reference()
+            if reference is not None:
+                found.append((f"{path}.model", reference))
+        return found
 
     def warnings(self) -> list[str]:
         """Known biases of a resolved spec, in sentences that are stored on the run."""
-        return [*self.method_spec().warnings(), *self._sampling_warnings()]
+        method = self.method_spec()
+        return [*method.warnings(), *self._sampling_warnings(), *state_warnings(self, method)]
 
     def _sampling_warnings(self) -> list[str]:
         """Sampled-token updates are expectations over the student's own choices: others have to be weighted."""

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from opd_core.spec import TaskSpec, UserError
+from opd_core.tasks import contexts
 from opd_core.tasks.files import read_columns
 from opd_core.tasks.prompts import Prompts
 from opd_core.tasks.split import hold_out
@@ -46,6 +47,8 @@ def load_dataset_task(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, see
         eval=held_out,
         verify=make_verifier(spec.verifier) if spec.answer_column is not None else None,
         encode=lambda problem: prompts.encode(problem.prompt),
+        read=lambda problem, context, solution: contexts.read(prompts, problem, context, solution),
+        imitate=lambda text: contexts.imitate(tokenizer, text),
         warnings=warnings,
     )
 
@@ -55,17 +58,24 @@ def _read(
 ) -> list[Problem]:
     """The usable rows of one file; a problem's id is ``first_id`` + its row number. Dropped rows are counted."""
     columns = {"task.prompt_column": spec.prompt_column}
-    if spec.answer_column is not None:
-        columns["task.answer_column"] = spec.answer_column
+    for name in ("answer_column", "demonstration_column", "tag_column"):
+        if (column := getattr(spec, name)) is not None:
+            columns[f"task.{name}"] = column
     table = read_columns(path, columns, param=param)
     rows = table[spec.prompt_column]
     if not rows:
         raise UserError(f"{param}: '{path}' has no rows", param=param, code="empty_data")
-    answers = table[spec.answer_column] if spec.answer_column is not None else [None] * len(rows)
+    nothing = [None] * len(rows)
+    answers, demonstrations, tags = (
+        nothing if column is None else table[column]
+        for column in (spec.answer_column, spec.demonstration_column, spec.tag_column)
+    )
 
     problems = []
-    no_prompt = no_answer = too_long = 0
-    for row, (value, raw_answer) in enumerate(zip(rows, answers, strict=True)):
+    no_prompt = no_answer = no_solution = too_long = 0
+    for row, (value, raw_answer, demonstration, tag) in enumerate(
+        zip(rows, answers, demonstrations, tags, strict=True)
+    ):
         if _is_blank(value):
             no_prompt += 1
             continue
@@ -75,15 +85,29 @@ def _read(
                 no_answer += 1
                 continue
             _check_answer(spec, answer, row)
-        text = prompts.render(_checked_prompt(value, row))
+        if spec.demonstration_column is not None and _is_blank(demonstration):
+            no_solution += 1
+            continue
+        raw = _checked_prompt(value, row)
+        text = prompts.render(raw)
         if not 1 <= len(prompts.encode(text)) <= spec.max_prompt_tokens:
             too_long += 1
             continue
-        problems.append(Problem(first_id + row, text, answer))
+        problems.append(
+            Problem(
+                first_id + row,
+                text,
+                answer,
+                raw=raw,
+                demonstration=None if demonstration is None else str(demonstration),
+                tag=None if tag is None else str(tag),
+            )
+        )
 
     dropped = {
         f"an empty '{spec.prompt_column}'": no_prompt,
         f"no '{spec.answer_column}'": no_answer,
+        f"an empty '{spec.demonstration_column}'": no_solution,
         f"a prompt of more than {spec.max_prompt_tokens} tokens": too_long,
     }
     reasons = " and ".join(f"{count} with {reason}" for reason, count in dropped.items() if count)

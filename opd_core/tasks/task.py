@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One prompt. ``prompt`` is the text as the student reads it (chat template applied); ``answer`` the reference."""
+    """One prompt. ``prompt`` is the text as the student reads it (chat template applied); ``answer`` the reference.
+
+    ``raw`` is the prompt as the data has it (a text, or a list of messages), where it differs; ``demonstration`` a
+    worked solution, ``tag`` the kind of problem, where the data names them.
+    """
 
     id: int
     prompt: str
     answer: str | None
+    raw: Any = None
+    demonstration: str | None = None
+    tag: str | None = None
 
 
 @dataclass(frozen=True)
 class Task:
     """Problems, how to encode a prompt, and how to verify a completion.
+
+    ``read(problem, context, solution)`` are the ids of the prompt inside a teacher's context (contexts.py);
+    ``imitate(text)`` those of a worked solution as a completion, its end of sequence included.
 
     ``verify(completion_text, answer)`` is None where the task has no answers. No prompt text is in both ``train`` and
     ``eval``, unless the evaluation file was the user's own choice (then ``warnings`` counts the overlap).
@@ -28,4 +39,6 @@ class Task:
     eval: Sequence[Problem]
     verify: Callable[[str, str], bool] | None
     encode: Callable[[Problem], list[int]]
+    read: Callable[[Problem, str, str | None], list[int]]
+    imitate: Callable[[str], list[int]]
     warnings: list[str] = field(default_factory=list)

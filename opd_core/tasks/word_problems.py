@@ -20,6 +20,8 @@ from itertools import accumulate
 from transformers import PreTrainedTokenizerBase
 
 from opd_core.spec import TaskSpec, UserError
+from opd_core.tasks import contexts
+from opd_core.tasks.prompts import Prompts
 from opd_core.tasks.task import Problem, Task
 
 NAME = "demo/word-problems"
@@ -145,11 +147,17 @@ def load(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> Ta
         )
     train = distinct_stories(TRAIN_PROBLEMS, seed=f"train {seed}", held_out=False)
     held_out = distinct_stories(spec.eval_examples, seed=f"eval {seed}", held_out=True)
-    problems = [Problem(i, story.prompt, str(story.answer)) for i, story in enumerate([*train, *held_out])]
+    problems = [
+        Problem(i, story.prompt, str(story.answer), demonstration=solution(story), tag=f"changes-{len(story.changes)}")
+        for i, story in enumerate([*train, *held_out])
+    ]
+    prompts = Prompts(tokenizer, "plain", None)
     return Task(
         name=NAME,
         train=problems[: len(train)],
         eval=problems[len(train) :],
         verify=verify,
         encode=lambda problem: list(tokenizer(problem.prompt)["input_ids"]),
+        read=lambda problem, context, right: contexts.read(prompts, problem, context, right),
+        imitate=lambda text: contexts.imitate(tokenizer, text),
     )

@@ -1,4 +1,4 @@
-"""A teacher in the trainer's own process: one prefill, completion rows only, never a generated token."""
+"""A model in the trainer's own process reads rollouts: one prefill, completion rows only, never a generated token."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from opd_core.models import LanguageModel
-from opd_core.objective.targets import HiddenTarget
+from opd_core.objective.targets import HiddenTarget, Target
 from opd_core.rollout import Rollouts, micro_batches, visit_all
 
 
@@ -18,8 +18,8 @@ class Scores:
     Logits are projected later, chunk by chunk, beside the student's: [N, H] is kept, [N, V] never is.
     """
 
-    rows: HiddenTarget  # N rows: at the states where the student wrote a token
-    ends: HiddenTarget  # B rows: after its last token
+    rows: Target  # N rows: at the states where the student wrote a token
+    ends: Target  # B rows: after its last token
 
 
 @torch.no_grad()
@@ -28,8 +28,3 @@ def score_with_ends(teacher: LanguageModel, rollouts: Rollouts, *, micro_tokens:
     groups = micro_batches(rollouts, micro_tokens)
     visited = visit_all(teacher.trunk, [piece for group in groups for piece in group])
     return Scores(HiddenTarget(visited.rows, teacher.head), HiddenTarget(visited.ends, teacher.head))
-
-
-def score(teacher: LanguageModel, rollouts: Rollouts, *, micro_tokens: int) -> HiddenTarget:
-    """Only the N rows of ``score_with_ends``."""
-    return score_with_ends(teacher, rollouts, micro_tokens=micro_tokens).rows

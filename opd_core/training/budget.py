@@ -8,10 +8,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from torch import nn
-
-from opd_core.models import LanguageModel
-
 TRAINING_PHASES = ("rollout", "teacher", "update", "telemetry")
 PHASES = (*TRAINING_PHASES, "evaluation", "checkpoint", "setup")
 
@@ -20,13 +16,15 @@ PHASES = (*TRAINING_PHASES, "evaluation", "checkpoint", "setup")
 class Budget:
     """Cumulative over all steps that count (a step repeated after a crash is counted once).
 
-    student_tokens: completion tokens that the student generated for training. teacher_tokens: tokens that the
-    teacher read to score them (prompt and completion). flops: estimate by 2 per parameter and token forward, 6 for
+    student_tokens: completion tokens that the student generated for training. teacher_written_tokens: those that the
+    teacher generated (what it writes for ``rollout.prefix`` is not counted). teacher_tokens: tokens that the teachers
+    read to score rows (prompt, context, completion). flops: estimate by 2 per parameter and token forward, 6 for
     forward and backward (embedding look-ups excluded, heads included, attention's quadratic part left out).
     Evaluation is kept apart in eval_tokens and eval_flops.
     """
 
     student_tokens: int = 0
+    teacher_written_tokens: int = 0
     teacher_tokens: int = 0
     flops: float = 0.0
     eval_tokens: int = 0
@@ -58,11 +56,3 @@ class Budget:
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Budget:
         return cls(**{key: value for key, value in stored.items() if key != "wall_s"})
-
-
-def flop_parameters(lm: LanguageModel) -> int:
-    """Parameters that multiply each token: all but an input embedding, unless it is the head too."""
-    embedding = lm.model.get_input_embeddings()
-    tied = isinstance(embedding, nn.Embedding) and embedding.weight is lm.head.weight
-    total = sum(parameter.numel() for parameter in lm.model.parameters())
-    return total if tied else total - sum(parameter.numel() for parameter in embedding.parameters())

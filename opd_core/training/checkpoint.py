@@ -4,6 +4,8 @@
     optimizer.safetensors          AdamW moments by parameter name, and the random generators' states
     critic.safetensors             the critic's weights, where the method has one
     critic_optimizer.safetensors   its AdamW moments
+    teacher.safetensors            the weights of a teacher that moves with the student
+    replay.safetensors             rows of earlier steps, where they are used again
     trainer.json                   step, prompt cursor, budget, statistics, accuracies, fingerprint
 
 A checkpoint is written to a temporary directory and published at once; it exists when its manifest does. The learning
@@ -15,6 +17,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +30,8 @@ from torch import Tensor, nn
 from opd_core.models import LanguageModel, restore_weights, save_model
 from opd_core.runs.artifacts import CorruptArtifact, RunFiles
 from opd_core.training.learner import Learner
+
+PutBack = Mapping[str, Callable[[dict[str, Tensor]], None]]
 
 _FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d{6,})\.a(\d+)")
@@ -55,10 +60,14 @@ def save(
     student: LanguageModel,
     learner: Learner,
     critic: Learner | None,
+    kept: Mapping[str, dict[str, Tensor]],
     *,
     attempt: int,
 ) -> tuple[str, dict[str, Any]]:
-    """Publish a checkpoint; returns its name (without folder) and manifest."""
+    """Publish a checkpoint; returns its name (without folder) and manifest.
+
+    ``kept``: what else moves during a run (teacher, replay), by the name of its file; what is empty gets none.
+    """
     name = f"step-{progress.step:06d}.a{attempt}"
     staging = Path(tempfile.mkdtemp(prefix="opd-checkpoint-"))
     save_model(student, staging / "student")
@@ -66,6 +75,11 @@ def save(
     if critic is not None:
         save_file(critic.module.state_dict(), staging / "critic.safetensors")
         save_file(critic.moments(), staging / "critic_optimizer.safetensors")
+    for owner, tensors in kept.items():
+        if tensors:
+            save_file(
+                {label: tensor.contiguous() for label, tensor in tensors.items()}, staging / f"{owner}.safetensors"
+            )
     (staging / "trainer.json").write_text(json.dumps(vars(progress), indent=1), encoding="utf-8")
     manifest = {"step": progress.step, "attempt": attempt, "kind": "training"}
     return name, files.publish(staging, f"{_FOLDER}/{name}", manifest=manifest)
@@ -87,9 +101,11 @@ def remove(files: RunFiles, name: str) -> None:
 
 
 def restore(
-    files: RunFiles, student: LanguageModel, learner: Learner, critic: Learner | None
+    files: RunFiles, student: LanguageModel, learner: Learner, critic: Learner | None, put_back: PutBack
 ) -> tuple[Progress | None, list[str]]:
     """Load the newest sound checkpoint into student, critic and their optimizers, in place.
+
+    ``put_back``: who takes what ``save`` was given as ``kept``, by the same names.
 
     Returns (its progress, or None when there is none; a sentence for each damaged checkpoint that was passed over).
     """
@@ -110,11 +126,14 @@ def restore(
             if critic is not None:
                 critic.module.load_state_dict(load_file(local / "critic.safetensors"))
                 critic.restore(load_file(local / "critic_optimizer.safetensors"))
+            _put_back(local, put_back)
             return progress, damaged
     return None, damaged
 
 
-def read_weights(files: RunFiles, name: str, student: LanguageModel, critic: nn.Module | None) -> Progress:
+def read_weights(
+    files: RunFiles, name: str, student: LanguageModel, critic: nn.Module | None, put_back: PutBack
+) -> Progress:
     """The weights of one checkpoint, to look at; returns its progress.
 
     Raises CorruptArtifact, or FileNotFoundError when it is gone: a trainer removes its older ones.
@@ -125,7 +144,14 @@ def read_weights(files: RunFiles, name: str, student: LanguageModel, critic: nn.
         restore_weights(student, local / "student")
         if critic is not None:
             critic.load_state_dict(load_file(local / "critic.safetensors"))
+        _put_back(local, put_back)
         return Progress(**json.loads((local / "trainer.json").read_text(encoding="utf-8")))
+
+
+def _put_back(folder: Path, put_back: PutBack) -> None:
+    for owner, take in put_back.items():
+        if (file := folder / f"{owner}.safetensors").is_file():
+            take(load_file(file))
 
 
 def _rng() -> dict[str, Tensor]:

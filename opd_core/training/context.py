@@ -17,8 +17,11 @@ def feedback_context(
     *,
     group: Tensor,
     reward: Tensor | None,
+    from_data: Tensor | None = None,
 ) -> FeedbackContext:
-    """``group`` [B] numbers the prompts of the step; ``reward`` [B] is the verifier's, None where nothing needs it."""
+    """``group`` [B] numbers the prompts of the step; ``reward`` [B] is the verifier's, ``from_data`` [B] marks rows
+    taken from data; None where nothing needs it.
+    """
     objective = method.objective
     return FeedbackContext(
         behaviour_logp=rollouts.behaviour_logp,
@@ -26,6 +29,7 @@ def feedback_context(
         teacher_temperature=objective.effective_teacher_temperature,
         reward=reward,
         group=group,
+        from_data=from_data,
         eos_ids=student.eos_ids,
         special_ids=special_ids(student),
     )

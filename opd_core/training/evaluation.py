@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from opd_core.models import LanguageModel
@@ -16,7 +16,7 @@ _WAY = (20, 40, 60, 80)  # percent of the student's tokens
 class Evaluation:
     """accuracy: share of held-out problems solved. tokens: completion tokens. spent: with the prompts.
 
-    ``rollouts`` are the greedy solutions, one per held-out problem in their order.
+    ``rollouts`` are the greedy solutions of the held-out problems, in their order.
     """
 
     accuracy: float
@@ -27,13 +27,24 @@ class Evaluation:
     rollouts: Rollouts
 
 
-def evaluate(lm: LanguageModel, task: Task, *, max_new_tokens: int) -> Evaluation | None:
-    """Solve every held-out problem greedily; None when the task cannot verify or holds nothing out."""
-    if task.verify is None or not task.eval:
+def evaluate(
+    lm: LanguageModel,
+    task: Task,
+    *,
+    max_new_tokens: int,
+    problems: Sequence[Problem] | None = None,
+    encode: Callable[[Problem], list[int]] | None = None,
+) -> Evaluation | None:
+    """Solve the held-out problems (or some of them) greedily; None when the task cannot verify or there are none.
+
+    ``encode`` is what the model reads, if not the bare prompt.
+    """
+    problems = task.eval if problems is None else problems
+    if task.verify is None or not problems:
         return None
-    prompts = [task.encode(problem) for problem in task.eval]
+    prompts = [(encode or task.encode)(problem) for problem in problems]
     rollouts = write(lm, prompts, max_new_tokens=max_new_tokens, noise=None)
-    correct = verify(task, task.eval, completions(lm, rollouts))
+    correct = verify(task, problems, completions(lm, rollouts))
     tokens = int(rollouts.lengths.sum())
     return Evaluation(
         accuracy=sum(map(bool, correct)) / len(correct),
@@ -60,16 +71,13 @@ def recovery(teacher: LanguageModel, task: Task, written: Rollouts, *, problems:
     falling curve means that feedback deep inside a bad solution comes too late.
     """
     chosen = task.eval[:problems]
-    starts = [tokens[mask].tolist() for tokens, mask in zip(written.tokens.cpu(), written.mask.cpu(), strict=True)]
+    starts = completion_ids(written)
     solved, spent = {}, 0
     for percent in _WAY:
         kept = [start[: len(start) * percent // 100] for start in starts[:problems]]
         prompts = [[*task.encode(problem), *start] for problem, start in zip(chosen, kept, strict=True)]
         continued = write(teacher, prompts, max_new_tokens=max_new_tokens, noise=None)
-        ends = [
-            tokens[mask].tolist() for tokens, mask in zip(continued.tokens.cpu(), continued.mask.cpu(), strict=True)
-        ]
-        whole = [[*start, *end] for start, end in zip(kept, ends, strict=True)]
+        whole = [[*start, *end] for start, end in zip(kept, completion_ids(continued), strict=True)]
         texts = teacher.tokenizer.batch_decode(whole, skip_special_tokens=True)
         right = verify(task, chosen, texts)
         solved[percent] = sum(map(bool, right)) / len(right)
@@ -79,8 +87,13 @@ def recovery(teacher: LanguageModel, task: Task, written: Rollouts, *, problems:
 
 def completions(lm: LanguageModel, rollouts: Rollouts) -> list[str]:
     """The text of each completion, special tokens left out."""
-    ids = [row[mask].tolist() for row, mask in zip(rollouts.tokens.cpu(), rollouts.mask.cpu(), strict=True)]
-    return lm.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return lm.tokenizer.batch_decode(completion_ids(rollouts), skip_special_tokens=True)
+
+
+def completion_ids(rollouts: Rollouts) -> list[list[int]]:
+    """The ids of each completion."""
+    pairs = zip(rollouts.tokens.cpu(), rollouts.mask.cpu(), strict=True)
+    return [tokens[mask].tolist() for tokens, mask in pairs]
 
 
 def verify(task: Task, problems: Sequence[Problem], texts: Sequence[str]) -> list[bool | None]:

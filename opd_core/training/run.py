@@ -25,12 +25,10 @@ from opd_core.models import (
     ValueHead,
     check_decoding,
     check_trunk_and_head,
-    check_vocabularies,
     load_model,
     restore_weights,
     save_model,
     token_texts,
-    vocabulary_warnings,
 )
 from opd_core.objective.plan import PlanState
 from opd_core.objective.targets import HiddenTarget
@@ -40,18 +38,20 @@ from opd_core.runs import profiles, records
 from opd_core.runs.artifacts import START, RunFiles
 from opd_core.runs.settings import Settings
 from opd_core.spec import JobSpec, UserError
-from opd_core.tasks import demo_models, load_task
-from opd_core.teachers import score
+from opd_core.tasks import Task, check_context, demo_models, load_task
+from opd_core.teachers import Teacher, Voice, load_voices
 from opd_core.training import checkpoint, messages
-from opd_core.training.budget import Budget, flop_parameters
+from opd_core.training.budget import Budget
 from opd_core.training.context import special_ids
 from opd_core.training.evaluation import Evaluation, evaluate, recovery
 from opd_core.training.fingerprint import differences, fingerprint
 from opd_core.training.learner import Learner
 from opd_core.training.messages import Emit
 from opd_core.training.prompts import PromptOrder
+from opd_core.training.replay import Replay
 from opd_core.training.report import as_markdown, build_report, gap_recovered
-from opd_core.training.step import Step, Trainer, train_step, write_rollouts
+from opd_core.training.states import Writer, sorted_by_length
+from opd_core.training.step import Step, Trainer, ask, train_step
 from opd_core.training.student_step import StudentStep
 from opd_core.training.tally import Tally
 
@@ -142,7 +142,7 @@ class _Run:
     def _build_demo_models(self) -> None:
         """On first use only. Loading would build them too, but without a word."""
         home = Settings().home
-        wanted = {self.spec.student.model, self.spec.teacher.model}
+        wanted = {reference.model for _, reference in self.spec.models()}
         if demo_models.is_built(home) or not wanted & {f"demo/{name}" for name in demo_models.NAMES}:
             return
         said = -1
@@ -161,19 +161,21 @@ class _Run:
         self.emit(messages.phase("loading models"))
         spec = self.spec
         student = load_model(spec.student, device=device, trainable=True, role="student")
-        teacher = load_model(spec.teacher, device=device, trainable=False, role="teacher")
         self._start(student)
-        for model in (student, teacher):
-            check_trunk_and_head(model)
+        check_trunk_and_head(student)
         check_decoding(student)
-        if _precision(spec, device) == "bfloat16":
-            # It is computed with in bfloat16 anyway and never updated: half the memory. The student stays float32.
-            teacher.model.to(torch.bfloat16)
-        size = check_vocabularies(student, teacher)
-        self._warn(*vocabulary_warnings(student, teacher))
+        # A frozen model is computed with in bfloat16 anyway: half the memory. The student stays float32.
+        frozen = torch.bfloat16 if _precision(spec, device) == "bfloat16" else torch.float32
+        voices, differences = load_voices(spec, student, device=device, start=self._start, frozen_dtype=frozen)
+        for voice in voices:
+            if spec.rollout.teacher_writes and voice.lm is not student:
+                check_decoding(voice.lm)
+        size = student.vocab_size
+        self._warn(*differences)
 
         self.emit(messages.phase("loading data"))
         task = load_task(spec.task, student.tokenizer, seed=spec.seed, vocab_size=size)
+        teacher = self._teacher(voices, task, student)
         method = spec.method_spec()
         self._warn(*task.warnings, *spec.warnings())
         if not self.files.exists("vocabulary.json"):
@@ -213,9 +215,19 @@ class _Run:
             budget=Budget(),
             micro_tokens=_AUTO_MICRO_TOKENS if micro_tokens == "auto" else micro_tokens,
             autocast=_autocast(_precision(spec, device), device),
-            flop_parameters=(flop_parameters(student), flop_parameters(teacher)),
+            writer=Writer(spec.rollout, spec.seed, student, teacher, task),
+            replay=None if spec.rollout.replay is None else Replay(spec.rollout.replay, task.train, student.pad_id),
             attempt=self.attempt,
         )
+
+    def _teacher(self, voices: list[Voice], task: Task, student: LanguageModel) -> Teacher:
+        for voice in voices:
+            if voice.context is not None:
+                param = f"{voice.path}.context"
+                check_context(task, voice.context, student.tokenizer, param=param, vocab_size=student.vocab_size)
+        teacher = Teacher(voices, task)
+        teacher.check_tags()
+        return teacher
 
     def _start(self, student: LanguageModel) -> None:
         """With ``from``: another run's weights, which the service has put beside this run when it accepted the job."""
@@ -245,7 +257,7 @@ class _Run:
         self.fingerprint = fingerprint(
             t.student, device=device, precision=_precision(self.spec, device), micro_tokens=t.micro_tokens
         )
-        progress, damaged = checkpoint.restore(self.files, t.student, t.learner, t.critic)
+        progress, damaged = checkpoint.restore(self.files, t.student, t.learner, t.critic, _put_back(t, device))
         for sentence in damaged:
             self.emit(messages.event("checkpoint_damaged", sentence, level="warning"))
         if progress is None:
@@ -269,31 +281,34 @@ class _Run:
         self.emit(messages.phase("checking the objective"))
         self._self_check(t)
         self.emit(messages.phase("evaluating teacher and student"))
-        taught = self._evaluate(t, t.teacher, t.flop_parameters[1])
-        before = self._evaluate(t, t.student, t.flop_parameters[0])
-        self.accuracy["teacher"] = taught.accuracy if taught else None
+        taught = self._taught(t)
+        before = self._evaluate(t, t.student)
+        self.accuracy["teacher"] = taught
         self.accuracy["before"] = before.accuracy if before else None
-        if taught and before:
-            self.emit({"type": "accuracy", "before": before.accuracy, "teacher": taught.accuracy})
+        if taught is not None and before:
+            self.emit({"type": "accuracy", "before": before.accuracy, "teacher": taught})
             values = {"accuracy": before.accuracy, "eval_length": before.mean_length, **self._recovery(t, before)}
             self.emit({"type": "metrics", "step": 0, "values": values})
             self.latest_accuracy = before.accuracy
-            if taught.accuracy <= before.accuracy:
+            if taught <= before.accuracy:
                 self._warn(
-                    f"the teacher ({taught.accuracy:.1%}) is no better than the student ({before.accuracy:.1%}) on the "
+                    f"the teacher ({taught:.1%}) is no better than the student ({before.accuracy:.1%}) on the "
                     "evaluation split: there is little to learn from it here"
                 )
 
     def _self_check(self, t: Trainer) -> None:
         cursor = t.order.cursor
         with t.autocast, torch.no_grad():
-            rollouts = write_rollouts(t, 1).rollouts
+            written = sorted_by_length(
+                t.writer.fresh(t.order.take(t.spec.rollout.prompts_per_step), step=1, progress=0.0)
+            )
+            rollouts = written.rollouts
             head = t.module.head
             found = self_check(
                 t.method,
                 rollouts,
                 HiddenTarget(completion_hidden(t.module.trunk, rollouts), head),
-                score(t.teacher, rollouts, micro_tokens=t.micro_tokens),
+                t.teacher.score(ask(t, written), micro_tokens=t.micro_tokens).scores.rows,
                 eos_ids=t.student.eos_ids,
                 special_ids=special_ids(t.student),
             )
@@ -339,7 +354,7 @@ class _Run:
         schedule = self.spec.schedule
         last = step == schedule.steps
         if last or (schedule.evaluate_every and step % schedule.evaluate_every == 0):
-            found = self._evaluate(t, t.student, t.flop_parameters[0])
+            found = self._evaluate(t, t.student)
             if found:
                 self.latest_accuracy = found.accuracy
                 metrics |= {"accuracy": found.accuracy, "eval_length": found.mean_length}
@@ -392,27 +407,45 @@ class _Run:
             profiles.write_part(self.files, spread, first, last, self.attempt)
             self.unwritten = []
 
-    def _evaluate(self, t: Trainer, lm: LanguageModel, parameters: int) -> Evaluation | None:
+    def _evaluate(self, t: Trainer, lm: LanguageModel, **options: Any) -> Evaluation | None:
         with t.budget.phase("evaluation"), t.autocast:
-            found = evaluate(lm, t.task, max_new_tokens=self.spec.rollout.max_new_tokens)
+            found = evaluate(lm, t.task, max_new_tokens=self.spec.rollout.max_new_tokens, **options)
         if found:
             t.budget.eval_tokens += found.tokens
-            t.budget.eval_flops += 2.0 * parameters * found.spent
+            t.budget.eval_flops += 2.0 * lm.flop_parameters * found.spent
         return found
+
+    def _taught(self, t: Trainer) -> float | None:
+        """Accuracy of the teachers, each problem solved by the heaviest that speaks for it, in its own context."""
+        speakers = {problem.id: t.teacher.speaker(problem) for problem in t.task.eval}
+        solved = 0.0
+        for voice in t.teacher.voices:
+            own = [problem for problem in t.task.eval if speakers[problem.id] is voice]
+            if not own:
+                continue
+            found = self._evaluate(t, voice.lm, problems=own, encode=lambda problem, v=voice: v.encode(t.task, problem))
+            if found is None:
+                return None
+            solved += found.accuracy * len(own)
+            if len(t.teacher.voices) > 1:
+                sentence = f"{voice.lm.name} ({voice.path}) solves {found.accuracy:.1%} of its {len(own)} problems"
+                self.emit(messages.event("teacher", sentence, accuracy=found.accuracy, problems=len(own)))
+        return solved / len(t.task.eval) if t.task.eval else None
 
     def _recovery(self, t: Trainer, written: Evaluation) -> dict[str, float]:
         problems = self.spec.telemetry.recovery_problems
-        if not problems:
+        helper = max(t.teacher.voices, key=lambda voice: voice.weight).lm  # it takes over, reading the bare prompt
+        if not problems or helper is t.student:
             return {}
         with t.budget.phase("evaluation"), t.autocast:
             found = recovery(
-                t.teacher,
+                helper,
                 t.task,
                 written.rollouts,
                 problems=problems,
                 max_new_tokens=self.spec.rollout.max_new_tokens,
             )
-        t.budget.eval_flops += 2.0 * t.flop_parameters[1] * found.spent
+        t.budget.eval_flops += 2.0 * helper.flop_parameters * found.spent
         return {f"recovery_{percent}": share for percent, share in found.solved.items()}
 
     def _checkpoint(self, t: Trainer, step: int) -> None:
@@ -432,7 +465,9 @@ class _Run:
                 findings=self.findings,
                 tally=self.tally.sums,
             )
-            name, manifest = checkpoint.save(self.files, progress, t.student, t.learner, t.critic, attempt=self.attempt)
+            name, manifest = checkpoint.save(
+                self.files, progress, t.student, t.learner, t.critic, _kept(t), attempt=self.attempt
+            )
             self._announce(name, manifest)
             for old in checkpoint.names(self.files)[self.spec.checkpoints.keep_last :]:
                 checkpoint.remove(self.files, old)
@@ -454,7 +489,7 @@ class _Run:
         self.accuracy["after"] = self.latest_accuracy if self.accuracy["before"] is not None else None
         if self.accuracy["after"] is None and self.accuracy["before"] is not None:
             # Resumed after the last step: the weights are final, but their evaluation was lost with the process.
-            found = self._evaluate(t, t.student, t.flop_parameters[0])
+            found = self._evaluate(t, t.student)
             self.accuracy["after"] = found.accuracy if found else None
         before, after, teacher = (self.accuracy[key] for key in ("before", "after", "teacher"))
         self.accuracy["gap_recovered"] = gap_recovered(before, after, teacher)
@@ -471,7 +506,7 @@ class _Run:
             versions={"python": platform.python_version(), **self.fingerprint},
             models={
                 "student": _describe(t.student),
-                "teacher": _describe(t.teacher),
+                "teacher": _describe_teacher(t.teacher),
                 "vocabulary": t.student.vocab_size,
             },
             task={
@@ -540,6 +575,37 @@ def _autocast(precision: str, device: torch.device) -> contextlib.AbstractContex
     if precision == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _kept(t: Trainer) -> dict[str, dict[str, torch.Tensor]]:
+    """What moves beside student and critic."""
+    return {"teacher": t.teacher.weights(), "replay": {} if t.replay is None else t.replay.state()}
+
+
+def _put_back(t: Trainer, device: torch.device) -> checkpoint.PutBack:
+    takers: dict[str, Callable[[dict[str, torch.Tensor]], None]] = {"teacher": t.teacher.restore}
+    if t.replay is not None:
+        replay = t.replay
+        takers["replay"] = lambda state: replay.restore(state, device)
+    return takers
+
+
+def _describe_teacher(teacher: Teacher) -> dict[str, Any]:
+    """One teacher as a model; several with what sets them apart."""
+    described = [{**_describe(voice.lm), **_arrangement(voice)} for voice in teacher.voices]
+    if len(described) == 1:
+        return described[0]
+    return {"name": " + ".join(one["name"] for one in described), "mixture": described}
+
+
+def _arrangement(voice: Voice) -> dict[str, Any]:
+    told = {
+        "context": voice.context,
+        "decay": voice.decay,
+        "weight": None if voice.weight == 1.0 else voice.weight,
+        "tags": None if voice.tags is None else sorted(voice.tags),
+    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _describe(lm: LanguageModel) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Means over the run of what the method really did: budgets of gates, routes, supports, importance, the critic."""
+"""Means over the run of what was really done: budgets of gates, routes, supports, importance, critic, who wrote."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-_KINDS = ("gate_", "route_", "support_", "importance_", "critic_")
+_KINDS = ("gate_", "route_", "support_", "importance_", "critic_", "rows_")
 
 
 class Tally:

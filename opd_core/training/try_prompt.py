@@ -15,15 +15,16 @@ from torch import nn
 
 from opd_core.diagnostics.exactness import Known, exactness
 from opd_core.diagnostics.records import Recorder, Text
-from opd_core.models import LanguageModel, ValueHead, check_vocabularies, load_model
+from opd_core.models import LanguageModel, ValueHead, load_model
 from opd_core.objective.candidates import wanted_k
 from opd_core.objective.plan import PlanState
 from opd_core.rollout import Rollouts, uniform_noise, write
 from opd_core.runs.artifacts import CorruptArtifact, RunFiles
 from opd_core.spec import JobSpec, UserError
 from opd_core.spec.job import LARGEST_TOP_K
+from opd_core.tasks import Problem, load_task
 from opd_core.tasks.prompts import Prompts
-from opd_core.teachers import score_with_ends
+from opd_core.teachers import Asked, Teacher, load_voices, score_with_ends
 from opd_core.training import checkpoint, messages
 from opd_core.training.context import feedback_context
 from opd_core.training.evaluation import completions
@@ -39,7 +40,7 @@ class _Loaded:
     """The models as the checkpoint ``name`` left them; None = as they were at the start of the run."""
 
     student: LanguageModel
-    teacher: LanguageModel
+    teacher: Teacher
     critic: ValueHead | None
     name: str | None
     step: int
@@ -81,25 +82,26 @@ def try_prompt(files: RunFiles, spec: JobSpec, request: dict[str, Any], emit: Em
 def _load(files: RunFiles, spec: JobSpec, wanted: str | None) -> _Loaded:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     student = load_model(spec.student, device=device, trainable=False, role="student")
-    teacher = load_model(spec.teacher, device=device, trainable=False, role="teacher")
-    check_vocabularies(student, teacher)
+    voices, _ = load_voices(spec, student, device=device)
+    task = load_task(spec.task, student.tokenizer, seed=spec.seed, vocab_size=student.vocab_size)
+    teacher = Teacher(voices, task)
     method = spec.method_spec()
     critic = None
     if "critic" in method.needs:
         critic = ValueHead(student.head.weight.shape[1], method.credit.critic.hidden, seed=spec.seed).to(device)
-    name, progress = _read_checkpoint(files, student, critic, wanted)
+    name, progress = _read_checkpoint(files, student, critic, teacher, wanted)
     step, running = (0, {}) if progress is None else (progress.step, progress.running)
     return _Loaded(student, teacher, critic, name, step, running)
 
 
 def _read_checkpoint(
-    files: RunFiles, student: LanguageModel, critic: nn.Module | None, wanted: str | None
+    files: RunFiles, student: LanguageModel, critic: nn.Module | None, teacher: Teacher, wanted: str | None
 ) -> tuple[str | None, checkpoint.Progress | None]:
     for name in checkpoint.names(files):
         if wanted not in (None, name):
             continue
         try:
-            return name, checkpoint.read_weights(files, name, student, critic)
+            return name, checkpoint.read_weights(files, name, student, critic, {"teacher": teacher.restore})
         except (CorruptArtifact, FileNotFoundError):
             continue  # damaged, or removed by the trainer meanwhile: an older or a newer one will do
     if wanted is not None:
@@ -178,11 +180,13 @@ def _record(spec: JobSpec, loaded: _Loaded, rollouts: Rollouts, text: str) -> di
         generator=torch.Generator().manual_seed(spec.seed),
         critic_ready=method.credit.estimator != "gae" or loaded.step >= method.credit.critic.warmup_steps,
     )
+    # A prompt of the user's own has no answer: a teacher with a context reads the bare prompt.
+    asked = Asked(rollouts, [Problem(-1, text, None)], [None])
     update = Update(
         method=method,
         module=StudentStep(student.trunk, student.head, loaded.critic),
         rollouts=rollouts,
-        scores=score_with_ends(loaded.teacher, rollouts, micro_tokens=_MICRO_TOKENS),
+        scores=loaded.teacher.score(asked, micro_tokens=_MICRO_TOKENS).scores,
         micro_tokens=_MICRO_TOKENS,
         state=state,
         context=feedback_context(

@@ -12,7 +12,7 @@ from opd_core.objective.feedback import Feedback, FeedbackContext
 from opd_core.objective.targets import DenseTarget, HiddenTarget
 from opd_core.rollout import completion_hidden, uniform_noise, write
 from opd_core.spec import ModelSpec
-from opd_core.teachers import score
+from opd_core.teachers import score_with_ends
 
 PROMPTS = [[5, 6, 7, 8], [9], [10, 11], [12, 13, 14]]
 
@@ -29,7 +29,7 @@ def world(tiny_world):
     rollouts = write(student, PROMPTS, max_new_tokens=10, noise=noise)
     with torch.no_grad():
         own = HiddenTarget(completion_hidden(student.trunk, rollouts), student.head)
-        theirs = score(teacher, rollouts, micro_tokens=10_000)
+        theirs = score_with_ends(teacher, rollouts, micro_tokens=10_000).rows
     return student, rollouts, own, theirs
 
 

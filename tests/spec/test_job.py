@@ -24,7 +24,7 @@ def job(**changes) -> JobSpec:
 @pytest.mark.parametrize("name", names())
 def test_every_recipe_is_accepted_where_its_needs_are_met(name):
     resolve(job(recipe=name))
-    resolve(job(recipe=name, task={**FILE, "answer_column": "answer"}))
+    resolve(job(recipe=name, task={**FILE, "answer_column": "answer", "demonstration_column": "worked"}))
 
 
 @pytest.mark.parametrize("name", names())

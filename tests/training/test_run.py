@@ -81,14 +81,20 @@ def test_a_run_leaves_a_model_a_report_and_records(tiny_spec, tmp_path):
     assert all(token in ids and any(realised) for ids, realised, token in probed)
 
 
-def signed_by_reward(recipe):
-    return any(regularizer.kind == "reward_sign" for regularizer in load(recipe).method.regularizers)
+def led_by_verifier(recipe):
+    """The verifier says in which direction; the teacher says how far at most."""
+    rules = load(recipe).method.regularizers
+    return any(r.kind == "reward_sign" or (r.kind == "reward" and r.distillation_weight == 0) for r in rules)
 
 
-def says_seven(tiny_spec):
-    """The tiny task where naming a 7 is right: an untrained student has right and wrong answers on any machine."""
-    task = tiny_spec().task.model_dump(exclude_unset=True)
-    return {**task, "answer_column": "digit", "verifier": {"kind": "regex", "pattern": "7"}}
+def task_of(recipe, tiny_spec):
+    """The tiny task with worked solutions; for the verifier's recipes naming a 7 is right.
+
+    An untrained student then has right and wrong answers on any machine.
+    """
+    task = {**tiny_spec().task.model_dump(exclude_unset=True), "demonstration_column": "answer"}
+    seven = {"answer_column": "digit", "verifier": {"kind": "regex", "pattern": "7"}}
+    return {**task, **(seven if led_by_verifier(recipe) else {})}
 
 
 def of_recipe(recipe, tiny_spec, steps):
@@ -97,7 +103,7 @@ def of_recipe(recipe, tiny_spec, steps):
     return tiny_spec(
         recipe=recipe,
         method=heard if steps < 10 else {},
-        **({"task": says_seven(tiny_spec)} if signed_by_reward(recipe) else {}),
+        task=task_of(recipe, tiny_spec),
         rollout={"prompts_per_step": 8, "samples_per_prompt": 2, "max_new_tokens": 8},
         optimizer={"lr": 5e-3, "warmup_steps": 2},
         schedule={"steps": steps, "evaluate_every": 0, "checkpoint_every": 0},
@@ -128,9 +134,12 @@ def test_every_recipe_teaches(recipe, tiny_spec, tmp_path):
     """The KL to the teacher falls on the student's own rollouts: per token, or per sequence where that is credited."""
     _, said = run(of_recipe(recipe, tiny_spec, 60), tmp_path / "out")
     metrics = [m["values"] for m in said if m["type"] == "metrics" and m["step"] > 0]
-    if signed_by_reward(recipe):  # the verifier says in which direction
+    if led_by_verifier(recipe):
         rewards = [values["rollout_accuracy"] for values in metrics]
         assert sum(rewards[-5:]) > 1.2 * sum(rewards[:5])
+        return
+    if recipe == "sft":  # learns from the data, whatever the teacher says
+        assert sum(values["loss"] for values in metrics[-5:]) < 0.8 * sum(values["loss"] for values in metrics[:5])
         return
     over_time = load(recipe).method.credit.discount > 0
     apart = [values["kl"] * (values["length_mean"] if over_time else 1.0) for values in metrics]

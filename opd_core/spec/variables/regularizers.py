@@ -48,7 +48,7 @@ class Reward(Spec):
 
     kind: Literal["reward"] = "reward"
     weight: float = Field(1.0, gt=0.0, le=100.0)
-    distillation_weight: float = Field(1.0, gt=0.0, le=100.0)
+    distillation_weight: float = Field(1.0, ge=0.0, le=100.0, description="0 = the verifier alone.")
     normalise: Literal["group_std", "group_mean"] = "group_std"
 
 

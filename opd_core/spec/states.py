@@ -1,0 +1,91 @@
+"""State compatibility: which methods fit who writes and what the teacher reads (arXiv 2606.22793, first variable)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from opd_core.spec.errors import UserError
+from opd_core.spec.method import MethodSpec
+from opd_core.spec.teacher import MixturePart
+
+if TYPE_CHECKING:
+    from opd_core.spec.job import JobSpec
+
+
+def check_states(spec: JobSpec, method: MethodSpec) -> None:
+    """Raise UserError where the states or the teacher's context ask for what the job does not give."""
+    _check_writers(spec, method)
+    _check_data(spec)
+    _check_contexts(spec)
+    tagged = any(isinstance(voice, MixturePart) and voice.tags for _, voice in spec.voices())
+    if tagged and spec.task.name is None and spec.task.tag_column is None:
+        raise UserError(
+            "task.tag_column: null tells no kinds of problems apart, and teachers of teacher.mixture speak for tags: "
+            "name the column of the tags",
+            param="task.tag_column",
+        )
+
+
+def _check_writers(spec: JobSpec, method: MethodSpec) -> None:
+    writers = spec.rollout.written_by
+    if "origin" in method.needs and writers.data == 0:
+        raise UserError(
+            "method.regularizers: 'golden' imitates rows taken from data, and rollout.written_by.data is 0: give data "
+            "a share of the rows, or leave it out",
+            param="method.regularizers",
+        )
+    if writers.data > 0 and method.support.kind == "sampled" and "origin" not in method.needs:
+        raise UserError(
+            f"rollout.written_by.data: {writers.data:g}: this method weighs sampled tokens by the probability with "
+            "which they were sampled, and rows from data have none; use a support that compares distributions, or "
+            "imitate these rows with regularizers: [{kind: golden}]",
+            param="rollout.written_by.data",
+        )
+    if writers.student == 0 and spec.rollout.replay is not None:
+        raise UserError("rollout.replay: keeps rows that the student wrote, and it writes none", param="rollout.replay")
+
+
+def _check_data(spec: JobSpec) -> None:
+    wanted = spec.rollout.data_writes or any("demonstration" in voice.places for _, voice in spec.voices())
+    if wanted and spec.task.name is None and spec.task.demonstration_column is None:
+        raise UserError(
+            "task.demonstration_column: null names no worked solutions, and rollout or teacher.context asks for them",
+            param="task.demonstration_column",
+        )
+
+
+def _check_contexts(spec: JobSpec) -> None:
+    answers = spec.task.name is not None or spec.task.answer_column is not None
+    for path, voice in spec.voices():
+        if voice.places & {"answer", "solution"} and not answers:
+            raise UserError(
+                f"{path}.context: it shows answers or right solutions, and task.answer_column is null",
+                param="task.answer_column",
+            )
+        if "solution" in voice.places and spec.rollout.samples_per_prompt < 2:
+            raise UserError(
+                f"{path}.context: {{solution}} is a right rollout of the same prompt, so "
+                f"rollout.samples_per_prompt must be at least 2 (it is {spec.rollout.samples_per_prompt})",
+                param="rollout.samples_per_prompt",
+            )
+
+
+def state_warnings(spec: JobSpec, method: MethodSpec) -> Iterator[str]:
+    """Known biases of states that are not the student's own."""
+    rollout = spec.rollout
+    if method.support.kind == "sampled" and not rollout.on_policy and method.importance.kind == "none":
+        yield (
+            "rows come from teacher, data or earlier steps too (rollout), and the update is an expectation over the "
+            "student's own choices: with importance.kind 'none' it is biased; 'truncated' corrects it"
+        )
+    if rollout.written_by.student < 1.0:
+        yield (
+            f"{1 - rollout.written_by.student:.0%} of the rows are not the student's own: at those states nothing says "
+            "what the student does when it is alone"
+        )
+    if any(voice.places & {"answer", "demonstration", "solution"} for _, voice in spec.voices()):
+        yield (
+            "the teacher reads what the student does not (teacher.context): what it knows from there and the student "
+            "cannot know is averaged out at best, and can leak as guessing at worst"
+        )

@@ -1,0 +1,84 @@
+"""One teacher: a model, what it reads beside the prompt, and which problems it speaks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from opd_core.models import LanguageModel
+from opd_core.rollout import Rollouts
+from opd_core.tasks import Problem, Task
+from opd_core.teachers.local import Scores, score_with_ends
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Rollouts, and what a teacher may know of them: B problems, and a right solution of each where there is one."""
+
+    rollouts: Rollouts
+    problems: Sequence[Problem]
+    solutions: Sequence[str | None]
+
+    def select(self, rows: Sequence[int]) -> Asked:
+        """The rows of those indices."""
+        return Asked(
+            self.rollouts.reorder(torch.tensor(rows, device=self.rollouts.tokens.device)),
+            [self.problems[row] for row in rows],
+            [self.solutions[row] for row in rows],
+        )
+
+
+@dataclass(frozen=True)
+class Voice:
+    """``lm`` may be the student itself (its weights as they are now); with ``decay`` it is a moving average of it."""
+
+    path: str  # of its field in the spec
+    lm: LanguageModel
+    context: str | None = None
+    weight: float = 1.0
+    tags: frozenset[str] | None = None
+    decay: float | None = None
+
+    def speaks_for(self, problem: Problem) -> bool:
+        """Whether this teacher is asked about a problem."""
+        return self.tags is None or problem.tag in self.tags
+
+    def encode(self, task: Task, problem: Problem, solution: str | None = None) -> list[int]:
+        """What it reads before the completion."""
+        return task.encode(problem) if self.context is None else task.read(problem, self.context, solution)
+
+    def score(self, asked: Asked, task: Task, *, micro_tokens: int) -> tuple[Scores, int]:
+        """Its distributions on the student's completions, and the number of tokens that it read."""
+        rollouts = asked.rollouts
+        if self.context is not None:
+            prompts = [
+                self.encode(task, problem, solution)
+                for problem, solution in zip(asked.problems, asked.solutions, strict=True)
+            ]
+            rollouts = rollouts.after(prompts, self.lm.pad_id)
+        read = int(rollouts.mask.sum()) + int(rollouts.prompt_mask.sum())
+        return score_with_ends(self.lm, rollouts, micro_tokens=micro_tokens), read
+
+    @torch.no_grad()
+    def follow(self, student: LanguageModel) -> None:
+        """With ``decay``: average <- decay average + (1 - decay) student, in float32."""
+        if self.decay is None:
+            return
+        # By parameter: a state dict names tied weights twice, and they would move twice.
+        theirs = dict(student.model.named_parameters())
+        for name, value in self.lm.model.named_parameters():
+            value.lerp_(theirs[name].to(value), 1.0 - self.decay)
+
+    def weights(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps of it: the average; nothing of a model that does not move."""
+        return {} if self.decay is None else dict(self.lm.model.named_parameters())
+
+    @torch.no_grad()
+    def restore(self, weights: dict[str, Tensor]) -> None:
+        """Put back what ``weights`` gave."""
+        own = dict(self.lm.model.named_parameters())
+        for name, value in weights.items():
+            own[name].copy_(value)
