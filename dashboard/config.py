@@ -18,6 +18,9 @@ def streamlit_flags() -> list[str]:
         f"--theme.base={THEME}",
         "--server.headless=true",
         "--server.address=127.0.0.1",
+        # Another site's name that points here is no name of ours; add the dashboard's own name where it has one.
+        "--server.allowedHosts=127.0.0.1",
+        "--server.allowedHosts=localhost",
         "--server.fileWatcherType=none",
         "--server.enableXsrfProtection=true",
         "--server.enableAgentApi=false",

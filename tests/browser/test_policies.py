@@ -1,7 +1,9 @@
 """Content security policies that hold: pages under them load everything they need, and nothing from elsewhere."""
 
+import http.client
 import threading
 import time
+import urllib.parse
 import urllib.request
 
 import pytest
@@ -42,6 +44,17 @@ def test_the_page_of_the_api_draws_itself_without_another_host(browser, service)
     assert errors == []
     assert all(url.startswith(service) for url in asked)
     page.close()
+
+
+@pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 101), ("localhost:1", 101), ("evil.example", 403)])
+def test_a_name_of_another_site_that_points_here_gets_no_session(fake_dashboard, host, status):
+    address = urllib.parse.urlsplit(fake_dashboard)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=20)
+    headers = {"Host": host, "Origin": f"http://{host}", "Connection": "Upgrade", "Upgrade": "websocket"}
+    headers |= {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+    connection.request("GET", "/_stcore/stream", headers=headers)
+    assert connection.getresponse().status == status
+    connection.close()
 
 
 def test_the_dashboard_may_not_be_framed_and_asks_no_other_host(fake_dashboard):
