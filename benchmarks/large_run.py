@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from opd_core import recipes
 from opd_core.runs import profiles, records
@@ -43,13 +44,24 @@ class LargeRun:
         """Profiles of steps first..last: small, so that a thousand steps are seconds."""
         for start in range(first, last + 1, 20):
             stop = min(start + 19, last)
-            rows = [_profile(step, field) for step in range(start, stop + 1) for field in _FIELDS]
+            rows = [row for step in range(start, stop + 1) for row in profile_rows(step)]
             profiles.write_part(self.files, rows, start, stop, 1)
 
-    def add_records(self, step: int, sequences: int, length: int, top_k: int) -> None:
-        """Token records of one step, a part of its own."""
-        rows = [sequence(step, n, length, top_k) for n in range(sequences)]
-        records.write_part(self.files, rows, step, step, 1)
+    def add_records(self, first: int, last: int, *, sequences: int, length: int, top_k: int) -> None:
+        """Token records of steps first..last, a part each; the numbers of all steps are the same, so that a thousand
+        steps are minutes.
+        """
+        drawn = [records.to_table([sequence(first, n, length, top_k)]) for n in range(sequences)]
+        column = records.SCHEMA.get_field_index("step")
+        for step in range(first, last + 1):
+            its = pa.array([step], records.SCHEMA.field("step").type)
+            groups = [table.set_column(column, records.SCHEMA.field("step"), its) for table in drawn]
+            records.write_tables(self.files, groups, step, step, 1)
+
+
+def profile_rows(step: int) -> list[dict[str, Any]]:
+    """The profiles of one step."""
+    return [_profile(step, field) for field in _FIELDS]
 
 
 def _profile(step: int, field: str) -> dict[str, Any]:

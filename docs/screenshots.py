@@ -1,6 +1,6 @@
 """Pictures of every page in both themes, over a real service in which a real job trains.
 
-    python docs/screenshots.py [--out tests/artifacts/screenshots]
+    python -m docs.screenshots [--out tests/artifacts/screenshots]
 
 Two finished runs and one that is still training are made first, which takes some minutes. Look at every picture; the
 best ones are committed under docs/images.
@@ -29,6 +29,7 @@ DEMO: dict[str, Any] = {
 }
 _GATES = [{"kind": "tip", "share": 0.5}, {"kind": "prefix_weight"}]
 _WIDTH, _HEIGHT, _TALLEST = 1440, 1000, 3200
+STEP = 30  # that the pages about one step show
 _SETTLE_MS = 6000  # charts and tables fill in after the page has drawn
 
 
@@ -48,14 +49,15 @@ def main() -> None:
         whole = _trained(client, "gae-cr-opd", arguments.steps, progress, task, gates=_GATES)
         live = client.submit({**_spec("cr-opd", 3000), "name": "demo-cr-opd, live"}).id
         _wait_for_steps(client, live, 8)
-        pages = _pages(plain, whole, live)
+        answers = _asked(client, plain, whole)
+        pages = _pages(plain, whole, live, answers)
         task = progress.add_task("pictures", total=2 * len(pages))
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
             for theme in ("light", "dark"):
                 context = browser.new_context(viewport={"width": _WIDTH, "height": _HEIGHT}, color_scheme=theme)
                 page = context.new_page()
-                page.set_default_timeout(60_000)
+                page.set_default_timeout(180_000)
                 for name, path in pages.items():
                     _picture(page, f"{stack.dashboard_url}{path}", arguments.out / f"{name}-{theme}.png")
                     progress.advance(task)
@@ -91,8 +93,23 @@ def _wait_for_steps(client: Client, job_id: str, steps: int) -> None:
             return
 
 
-def _pages(plain: str, whole: str, live: str) -> dict[str, str]:
-    step = "&step=30"
+def _asked(client: Client, plain: str, whole: str) -> dict[str, str]:
+    """A question of each kind, answered; name in the address -> id."""
+    prompt = client.sequence(whole, STEP, 0).prompt
+    questions = {
+        "whatif": client.replan(whole, STEP, recipe="tml-opd", sequences=[0]),
+        "probe": client.probe(plain, prompt),
+        "probe2": client.probe(whole, prompt),
+    }
+    closed = {name: client.answer(question, timeout_s=600) for name, question in questions.items()}
+    for question in closed.values():
+        if question.status != "answered":
+            sys.exit(f"the question {question.kind} was not answered: {question.error}")
+    return {name: question.id for name, question in closed.items()}
+
+
+def _pages(plain: str, whole: str, live: str, answers: dict[str, str]) -> dict[str, str]:
+    step = f"&step={STEP}"
     return {
         "runs": "/",
         "new-run": "/new_run",
@@ -103,8 +120,8 @@ def _pages(plain: str, whole: str, live: str) -> dict[str, str]:
         "returns": f"/returns?job={whole}{step}",
         "gates": f"/gates?job={whole}",
         "routing": f"/routing?job={whole}&maps=routed,predicted,realised,plain,rerouted,interference",
-        "what-if": f"/what_if?job={whole}{step}",
-        "probe": f"/probe?job={whole}",
+        "what-if": f"/what_if?job={whole}{step}&seq=0&whatif={answers['whatif']}",
+        "probe": f"/probe?job={plain}&probe={answers['probe']}&against={whole}&probe2={answers['probe2']}",
         "compare": f"/compare?jobs={plain},{whole},{live}",
         "fleet": "/fleet",
     }

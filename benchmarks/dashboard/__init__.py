@@ -1,0 +1,1 @@
+"""Does the dashboard stay quick? ``python -m benchmarks.dashboard`` runs every part."""

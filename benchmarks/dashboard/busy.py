@@ -1,0 +1,79 @@
+"""A new step every second: does the page keep up, and what does it cost?"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from typing import Any
+
+from playwright.sync_api import Page
+
+from benchmarks.dashboard.browser import VIEW, chromium, processor_s
+from benchmarks.large_run import LargeRun, profile_rows, sequence
+from benchmarks.stack import Stack
+from opd_core.runs import profiles, records
+from opd_core.runs.live import LiveWriter
+
+TOKENS = 4096
+_POLL_MS = 50
+# The page, what it must have drawn before the clock starts, and where it says which step it shows.
+_PAGES = {
+    "tokens": (".st-key-strip .token", r"Step\s+(\d+)"),
+    "returns": ("canvas", r"Distribution at step (\d+)"),
+}
+
+
+def measure(stack: Stack, short: bool) -> dict[str, Any]:
+    """Per page: shares of one core, steps shown, seconds from publishing a step to its sight."""
+    seconds = 8 if short else 60
+    run, live = LargeRun(stack.settings), LiveWriter(stack.settings.redis_url)
+    run.add_profiles(1, 200)
+    found: dict[str, Any] = {"tokens_in_the_strip": TOKENS, "seconds": seconds}
+    try:
+        with chromium() as browser:
+            page = browser.new_page(viewport=VIEW)
+            page.set_default_timeout(120_000)
+            step = 200
+            for name, (drawn, says) in _PAGES.items():
+                step += 1
+                _publish(live, run.id, step)
+                page.goto(f"{stack.dashboard_url}/{name}?job={run.id}")
+                page.locator(drawn).first.wait_for()
+                page.wait_for_timeout(3000)
+                found[name] = _watched(page, says, live, run.id, step, seconds)
+                step += seconds
+    finally:
+        live.close()
+        run.store.request_cancel(run.id)
+    return found
+
+
+def _watched(page: Page, says: str, live: LiveWriter, job_id: str, step: int, seconds: int) -> dict[str, Any]:
+    published: dict[int, float] = {}
+    shown: dict[int, float] = {}
+    before = [processor_s(part) for part in ("--type=renderer", "streamlit run")]
+    began = time.perf_counter()
+    while (now := time.perf_counter()) < began + seconds:
+        if now >= began + len(published):
+            step += 1
+            _publish(live, job_id, step)
+            published[step] = time.perf_counter()
+        if match := re.search(says, page.get_by_test_id("stMain").inner_text()):
+            shown.setdefault(int(match[1]), time.perf_counter())
+        page.wait_for_timeout(_POLL_MS)
+    wall = time.perf_counter() - began
+    spent = [processor_s(part) for part in ("--type=renderer", "streamlit run")]
+    delays = [round(shown[one] - at, 2) for one, at in published.items() if one in shown]
+    return {
+        "renderer_share": round((spent[0] - before[0]) / wall, 3),
+        "server_share": round((spent[1] - before[1]) / wall, 3),
+        "steps_published": len(published),
+        "steps_shown": len(delays),
+        "step_to_sight_s": {"median": statistics.median(delays), "max": max(delays)} if delays else None,
+    }
+
+
+def _publish(live: LiveWriter, job_id: str, step: int) -> None:
+    payload = records.encode([sequence(step, 0, TOKENS, 4)])
+    live.publish_records(job_id, step, 1, payload, profiles.encode(profile_rows(step)))
