@@ -95,7 +95,7 @@ def choose_maps(heatmap: Heatmap) -> list[str]:
 def heatmaps(heatmap: Heatmap, maps: list[str], *, first: int, last: int) -> None:
     """The chosen maps, side by side."""
     used, sent = shape.change_scale(heatmap), shape.sent_scale(heatmap)
-    with st.grid(min(3, len(maps)), min_column_width=380):
+    with st.grid(min(3, len(maps)), min_column_width=330):
         for which in maps:
             title = shape.MAPS[which]
             with st.container():
