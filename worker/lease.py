@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Self
 
 import structlog
@@ -22,9 +23,19 @@ class LeaseKeeper:
     """Renews the lease until closed. ``lost`` and what the user wishes are for the supervisor to look at.
 
     A lease that could not be renewed for its whole length counts as lost: another worker may hold the job by now.
+    ``extended`` is told until when the lease lasts, on the monotonic clock: at once and with every beat.
     """
 
-    def __init__(self, store: RunStore, job_id: str, attempt: int, lease_s: float, watch_s: float = WATCH_S) -> None:
+    def __init__(
+        self,
+        store: RunStore,
+        job_id: str,
+        attempt: int,
+        lease_s: float,
+        watch_s: float = WATCH_S,
+        *,
+        extended: Callable[[float], None] = lambda _: None,
+    ) -> None:
         self.lost = False
         self.cancelled = False
         self.paused = False
@@ -34,10 +45,13 @@ class LeaseKeeper:
         self._attempt = attempt
         self._lease_s = lease_s
         self._watch_s = min(watch_s, lease_s / 4)
+        self._extended = extended
+        self._renewed = time.monotonic()  # the claim took it just now
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
     def __enter__(self) -> Self:
+        self._extended(self._renewed + self._lease_s)
         self._thread.start()
         return self
 
@@ -46,19 +60,22 @@ class LeaseKeeper:
         self._thread.join(timeout=5.0)
 
     def _run(self) -> None:
-        renewed = time.monotonic()  # the claim took it just now
         while not self._closed.wait(self._watch_s):
             now = time.monotonic()
             try:
-                if now - renewed >= self._lease_s / 4:
-                    self._store.beat(self._job_id, self._attempt, self._lease_s)
-                    renewed = now
+                self._beat(now)
                 self._look()
             except SQLAlchemyError as error:
                 log.warning("lease_not_renewed", job_id=self._job_id, error=type(error).__name__)
-                self.lost = time.monotonic() - renewed > self._lease_s
+                self.lost = time.monotonic() - self._renewed > self._lease_s
             if self.lost:
                 return
+
+    def _beat(self, now: float) -> None:
+        due = now - self._renewed >= self._lease_s / 4
+        if due and self._store.beat(self._job_id, self._attempt, self._lease_s) is not None:
+            self._renewed = now
+            self._extended(now + self._lease_s)
 
     def _look(self) -> None:
         job = self._store.get_job(self._job_id)

@@ -11,6 +11,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
+
 from opd_core.runs.artifacts import RunFiles
 from opd_core.runs.live import LiveWriter
 from opd_core.runs.rows import Claim, Event
@@ -24,6 +26,9 @@ _MALFORMED_SHOWN = 10
 
 # Phases with a meaning for the status machine; every other phase is for people.
 _STATUS_OF_PHASE: dict[str, Status] = {"training": "running", "finalizing": "finalizing"}
+
+
+log = structlog.get_logger()
 
 
 class Recorder:
@@ -147,8 +152,13 @@ class LogPublisher:
             self.write(lines, text)
 
     def write(self, lines: int, text: Callable[[], str]) -> None:
-        self._files.write_bytes(self._name, redact(text()).encode())
         self._written_at = time.monotonic()
+        try:
+            self._files.write_bytes(self._name, redact(text()).encode())
+        except OSError as error:
+            # A full disk must not keep the attempt's end from being recorded: the log is the lesser loss.
+            log.warning("log_not_written", name=self._name, error=str(error))
+            return
         self._written_lines = lines
 
 

@@ -24,6 +24,7 @@ from typing import Any, Literal
 import structlog
 
 from opd_core.runs.artifacts import job_files
+from opd_core.runs.deadline import Deadline
 from opd_core.runs.live import LiveWriter
 from opd_core.runs.rows import Claim
 from opd_core.runs.settings import Settings
@@ -133,13 +134,23 @@ class Supervisor:
         claim, settings = self._claim, self._settings
         with (
             _scratch(settings.home / "run" / "jobs", claim) as scratch,
-            LeaseKeeper(self._store, claim.job_id, claim.attempt, settings.lease_s) as lease,
+            LeaseKeeper(
+                self._store,
+                claim.job_id,
+                claim.attempt,
+                settings.lease_s,
+                extended=Deadline(scratch / "lease").extend,
+            ) as lease,
         ):
             spec = scratch / "spec.json"
             spec.write_text(json.dumps(claim.spec), encoding="utf-8")
             trainer = TrainerProcess(
                 [*self._command, "--spec", str(spec), "--out", self._files.url, "--attempt", str(claim.attempt)],
-                {**trainer_environment(settings, self._threads, os.environ), "TMPDIR": str(scratch)},
+                {
+                    **trainer_environment(settings, self._threads, os.environ),
+                    "TMPDIR": str(scratch),
+                    "OPD_LEASE_FILE": str(scratch / "lease"),
+                },
             )
             try:
                 self._note_start(trainer.pid)

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -42,9 +43,13 @@ def check_name(name: str) -> str:
 
 
 class RunFiles:
-    """One run directory: a plain path or an fsspec URL. Names are relative and use '/'."""
+    """One run directory: a plain path or an fsspec URL. Names are relative and use '/'.
 
-    def __init__(self, url: str | os.PathLike[str]) -> None:
+    ``may_write`` is called before anything is changed; it may wait (``opd_core.runs.deadline``).
+    """
+
+    def __init__(self, url: str | os.PathLike[str], may_write: Callable[[], None] = lambda: None) -> None:
+        self._may_write = may_write
         self.url = os.fspath(url).rstrip("/")
         self._fs, root = fsspec.url_to_fs(self.url)
         self._root = str(root).rstrip("/")
@@ -56,6 +61,7 @@ class RunFiles:
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a whole file at once: a reader sees the old content or the new one."""
         path = self._path(name)
+        self._may_write()
         if not self._local:
             self._fs.pipe_file(path, data)
             return
@@ -122,6 +128,7 @@ class RunFiles:
         names = [file for file in names if file != MANIFEST]
         complete = {**manifest, "files": [_describe(local / file, file) for file in names]}
         encoded = json.dumps(complete, indent=1, allow_nan=False).encode()
+        self._may_write()
         if self._local:
             self._publish_locally(local, Path(path), names, encoded)
         else:
@@ -213,6 +220,7 @@ class RunFiles:
     def remove(self, name: str) -> None:
         """Remove a file or a directory; fine if it is missing."""
         path = self._path(name)
+        self._may_write()
         self._fs.invalidate_cache(path)
         if self._fs.exists(path):
             self._fs.rm(path, recursive=True)

@@ -39,16 +39,20 @@ def main() -> int:
     # Imported late: the first message should not wait for torch.
     from safetensors import SafetensorError
 
+    from opd_core.runs.artifacts import RunFiles
+    from opd_core.runs.deadline import Deadline
     from opd_core.spec import JobSpec, UserError
     from opd_core.training import messages
     from opd_core.training.exhausted import resource_error
     from opd_core.training.run import Stopped, train
 
     spec = JobSpec.model_validate_json(arguments.spec.read_text(encoding="utf-8"))
+    lease = os.environ.get("OPD_LEASE_FILE")
+    files = RunFiles(arguments.out, Deadline(Path(lease)).wait) if lease else RunFiles(arguments.out)
     try:
         train(
             spec,
-            arguments.out,
+            files,
             attempt=arguments.attempt,
             emit=emit,
             should_stop=lambda: stop.raised,

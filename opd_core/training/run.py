@@ -67,20 +67,21 @@ class Stopped(Exception):
 
 def train(
     spec: JobSpec,
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | RunFiles,
     *,
     attempt: int = 1,
     emit: Emit,
     should_stop: Callable[[], bool] = lambda: False,
     should_save: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Run ``spec`` in the run directory ``out`` (path or fsspec URL), or resume what is there; returns the report.
+    """Run ``spec`` in the run directory ``out`` (path, fsspec URL or its files), or resume what is there; returns the report.
 
     ``should_save`` is asked after each step whether a checkpoint is wanted beside the regular ones. Raises UserError
     for what the user can put right, Stopped when ``should_stop`` said so after a step.
     """
     spec = resolve(spec)
-    run = _Run(spec, RunFiles(out), attempt=attempt, emit=emit, should_stop=should_stop, should_save=should_save)
+    files = out if isinstance(out, RunFiles) else RunFiles(out)
+    run = _Run(spec, files, attempt=attempt, emit=emit, should_stop=should_stop, should_save=should_save)
     return run.run()
 
 

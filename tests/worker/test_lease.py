@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from sqlalchemy.exc import OperationalError
 
@@ -43,6 +45,20 @@ def test_beats_keep_the_lease(bench: Bench) -> None:
     with LeaseKeeper(bench.store, job.id, claim.attempt, 0.4):
         wait_until(lambda: beats > 10)  # a second: more than two leases
         assert bench.store.claim(job.id, "second", 0.4) is None
+
+
+def test_the_trainer_is_told_how_long_the_lease_lasts_and_no_longer_than_it_does(bench: Bench) -> None:
+    claim = bench.claim(job := bench.submit())
+    told: list[float] = []
+    began = time.monotonic()
+    with LeaseKeeper(bench.store, job.id, claim.attempt, 0.4, extended=told.append):
+        assert len(told) == 1  # before the trainer starts
+        assert began <= told[0] - 0.4 <= time.monotonic()
+        wait_until(lambda: len(told) > 3)
+        bench.store.requeue(job.id, claim.attempt, crashed=False)
+        lost_at = time.monotonic()
+    assert told == sorted(told)
+    assert told[-1] <= lost_at + 0.4
 
 
 def test_silent_database_loses_the_lease_in_the_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import update
 
-from opd_core.runs.artifacts import job_files
+from opd_core.runs.artifacts import RunFiles, job_files
 from opd_core.runs.rows import Job
 from opd_core.runs.tables import attempts
 from tests.worker.conftest import FAKE_TRAINER, Bench, is_running, wait_until
@@ -309,3 +310,15 @@ Supervisor(claim, store, LiveWriter(None), settings, draining=lambda: False, com
 def test_verdicts(stop, exit_code, report, error, status, crashed) -> None:
     ending = judge(stop, exit_code, report, error, 60.0)
     assert (ending.status, ending.crashed) == (status, crashed)
+
+
+def test_a_log_that_cannot_be_written_does_not_hide_how_the_attempt_ended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RunFiles, "write_bytes", full)
+    job = bench.submit()
+    assert bench.run(job, "success").status == "succeeded"
+    assert bench.job(job).status == "succeeded"
