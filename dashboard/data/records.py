@@ -7,6 +7,8 @@ import streamlit as st
 from api.schemas import Gates, Heatmap, Occurrences, Profile, Sequence, SequenceSummary
 from dashboard.data.connection import LIVE_S, RECORDS_S, SUMMARY_S, call, checked
 
+GRID = (64, 64)  # positions and steps of a heatmap: as many as are kept apart
+
 
 @st.cache_data(ttl=LIVE_S, max_entries=200, show_spinner=False)
 def steps(job_id: str) -> list[int]:
@@ -29,13 +31,13 @@ def sequence(job_id: str, step: int, n: int) -> Sequence:
 @st.cache_data(ttl=SUMMARY_S, max_entries=60, show_spinner=False)
 def returns(job_id: str, field: str, from_step: int | None = None, to_step: int | None = None) -> Profile:
     """A quantity of all tokens by position and step; the whole run by default."""
-    return call(lambda api: api.returns(checked(job_id), field, from_step, to_step))
+    return call(lambda api: api.returns(checked(job_id), field, from_step, to_step, *GRID))
 
 
 @st.cache_data(ttl=SUMMARY_S, max_entries=60, show_spinner=False)
 def gates(job_id: str, gate: str | None, from_step: int, to_step: int) -> Gates:
     """What one gate (None: all together) let through over a range of steps, both ends included."""
-    return call(lambda api: api.gates(checked(job_id), gate, from_step, to_step))
+    return call(lambda api: api.gates(checked(job_id), gate, from_step, to_step, *GRID))
 
 
 @st.cache_data(ttl=RECORDS_S, max_entries=60, show_spinner=False)
