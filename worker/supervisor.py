@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import structlog
 
-from opd_core.runs.artifacts import job_files
+from opd_core.runs.artifacts import MANIFEST, job_files
 from opd_core.runs.deadline import Deadline
 from opd_core.runs.live import LiveWriter
 from opd_core.runs.rows import Claim
@@ -142,6 +142,7 @@ class Supervisor:
                 extended=Deadline(scratch / "lease").extend,
             ) as lease,
         ):
+            self._forget_what_is_gone()
             spec = scratch / "spec.json"
             spec.write_text(json.dumps(claim.spec), encoding="utf-8")
             trainer = TrainerProcess(
@@ -164,6 +165,13 @@ class Supervisor:
         """What earlier attempts have used of the job's time. Waiting in the queue does not count."""
         attempts = self._store.list_attempts(self._claim.job_id)
         return sum(past.finished_at - past.started_at for past in attempts if past.finished_at is not None)
+
+    def _forget_what_is_gone(self) -> None:
+        """An attempt may have died between removing a checkpoint and saying so."""
+        for row in self._store.list_checkpoints(self._claim.job_id):
+            folder = row.name if row.kind == "export" else f"checkpoints/{row.name}"
+            if not self._files.exists(f"{folder}/{MANIFEST}"):
+                self._store.prune_checkpoint(self._claim.job_id, self._claim.attempt, row.name)
 
     def _note_start(self, pid: int) -> None:
         claim = self._claim

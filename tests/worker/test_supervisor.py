@@ -322,3 +322,17 @@ def test_a_log_that_cannot_be_written_does_not_hide_how_the_attempt_ended(
     job = bench.submit()
     assert bench.run(job, "success").status == "succeeded"
     assert bench.job(job).status == "succeeded"
+
+
+def test_checkpoints_that_went_without_a_word_are_not_offered_any_more(bench: Bench) -> None:
+    job = bench.submit()
+    bench.run(job, "crash")
+    claim = bench.claim(job)
+    for step in (3, 6):
+        name = f"step-{step:06d}.a2"
+        bench.store.add_checkpoint(job.id, 2, name=name, step=step, kind="training", size_bytes=0, files=[])
+    job_files(bench.settings.artifacts_url, job.id).write_json("checkpoints/step-000003.a2/manifest.json", {})
+    bench.store.requeue(job.id, claim.attempt, crashed=True)
+    bench.run(job, "crash")
+    (left,) = bench.store.list_checkpoints(job.id)
+    assert (left.name, bench.job(job).latest_checkpoint) == ("step-000003.a2", left.id)
