@@ -111,11 +111,11 @@ def sentence(error: Mapping[str, Any], more: int) -> tuple[str, str]:
     source, *path = [str(part) for part in error["loc"]]
     where = ".".join(path) or "body"
     message = str(error["msg"]).removeprefix("Value error, ")
+    shown, value = "", error.get("input")
     if error["type"] == "extra_forbidden":
-        message = "there is no such field"
+        message, value = "there is no such field", None  # which may have been a secret
     if error["type"] == "json_invalid":
         where, message = "body", f"not JSON: {error.get('ctx', {}).get('error', 'it cannot be parsed')}"
-    shown, value = "", error.get("input")
     if isinstance(value, str | int | float | bool):
         text = repr(value)
         shown = f" (got {text if len(text) <= 80 else text[:80] + '...'})"

@@ -29,9 +29,9 @@ def describe(error: ValidationError, *, prefix: str = "", data: Any = None) -> U
     first = error.errors(include_url=False)[0]
     where = ".".join(([prefix] if prefix else []) + _written_path(first["loc"], data)) or "spec"
     message = first["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
-    if first["type"] == "extra_forbidden":
-        message = "there is no such field"
     value = first.get("input")
+    if first["type"] == "extra_forbidden":
+        message, value = "there is no such field", None  # which may have been a secret
     shown = f" (got {value!r})" if isinstance(value, str | int | float | bool) else ""
     more = error.error_count() - 1
     tail = f"; and {more} more problem{'s' if more > 1 else ''}" if more else ""
