@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 QUICK := OMP_NUM_THREADS=1 $(PYTEST) -n auto --maxprocesses 4 --dist worksteal -m 'not service and not browser and not long'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test quick-test long-test chaos mutants fuzz lint format types walls docs lab-docs screenshots check bench bench-demo bench-service bench-telemetry bench-dashboard bench-loss bench-credit smoke clean
+.PHONY: help install demo up test quick-test long-test chaos mutants fuzz lint format types walls docs lab-docs screenshots check bench bench-demo bench-service bench-api bench-telemetry bench-dashboard bench-loss bench-credit smoke clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ bench-demo: $(VENV)/.dev  ## three seeds of the demo through the whole service, 
 
 bench-service: $(VENV)/.dev  ## from POST to first step, from worker to browser
 	$(BIN)/python -m benchmarks.service
+
+bench-api: $(VENV)/.dev  ## a hundred thousand jobs, a hundred requests a second, two hundred viewers, while a job trains
+	$(BIN)/python -m benchmarks.api_load
 
 bench-telemetry: $(VENV)/.dev  ## what recording costs, as a ratio
 	$(BIN)/python -m benchmarks.telemetry
