@@ -40,9 +40,9 @@ def main() -> None:
         world = World(Path(home))
         rounds = 0
         while world.app.requests < options.requests:
-            stateless(world, seed + rounds, 12, GenerationMode.POSITIVE)
-            stateless(world, seed + rounds, 8, GenerationMode.NEGATIVE)
-            stateful(world, seed + rounds, 20, 25)
+            stateless(world, seed + rounds, 24, GenerationMode.POSITIVE)
+            stateless(world, seed + rounds, 12, GenerationMode.NEGATIVE)
+            stateful(world, seed + rounds, 30, 25)
             rounds += 1
             print(f"{world.app.requests} requests, {time.monotonic() - started:.0f} s", flush=True)
         left = world.orphans()

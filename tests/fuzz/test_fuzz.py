@@ -1,4 +1,4 @@
-"""The short form of ``make fuzz``: every operation is asked, nothing fails, every answer is documented, nothing is left.
+"""The short form of ``make fuzz``: every operation is asked, every answer is documented, nothing fails or is left over.
 
 A fixed seed: the same requests on every run. New ones are what ``make fuzz`` is for.
 """

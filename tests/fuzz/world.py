@@ -117,7 +117,11 @@ class World:
 
     def orphans(self) -> list[str]:
         """Rows without their job, files without their row, rows without their files, processes that were left."""
-        return [*self._orphan_rows(), *self._orphan_files(), *(f"process {pid}" for pid in _children() - self._children)]
+        return [
+            *self._orphan_rows(),
+            *self._orphan_files(),
+            *(f"process {pid}" for pid in _children() - self._children),
+        ]
 
     def _orphan_rows(self) -> list[str]:
         with self.store.engine.connect() as connection:
