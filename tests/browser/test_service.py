@@ -1,14 +1,19 @@
-"""The four pages over a really running service: submit from the form, watch it train, see it end."""
+"""Pages over a really running service: submit from the form, watch it train, see it end; ask it what if, probe it."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from api.client import Client
+from api.schemas import Probe
+from dashboard.shaping.text import visible
 from tests.browser.conftest import Viewer, dashboard_over, tab
 from tests.cli.running import service, wait_until
 
@@ -21,26 +26,65 @@ SETTINGS = {
     "Telemetry": [("spinbutton", "sequences per step", "3"), ("spinbutton", "probe states", "8")],
 }
 STEPS = 240
+ANSWER_MS = 240_000  # two models are loaded for an answer, beside whatever else the machine does
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service with its dashboard."""
+
+    base: str
+    client: Client
+
+
+@pytest.fixture(scope="module")
+def running(tiny_world, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A service that may load the tiny models, and a dashboard over it; one for all tests of this file."""
+    home = tmp_path_factory.mktemp("home")
+    root = str(tiny_world.root)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("API_URL", "API_TOKEN", "HOME", "REDIS_URL", "DATABASE_URL", "ARTIFACTS_URL"):
+            patch.delenv(f"OPD_{name}", raising=False)
+        with service(home, OPD_MODEL_ROOTS=root, OPD_DATA_ROOTS=root):
+            api_url = json.loads((home / "run" / "service.json").read_text())["api_url"]
+            token = (home / "token").read_text().strip()
+            with dashboard_over(api_url, token, home / "dashboard.log") as base, Client(api_url, token) as client:
+                yield Running(base, client)
+            assert "Traceback" not in (home / "dashboard.log").read_text()
 
 
 @pytest.fixture
-def service_viewer(
-    tiny_world, tmp_path_factory: pytest.TempPathFactory, browser: Browser, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Viewer]:
-    """A tab on the dashboard of a service that may load the tiny models."""
-    for name in ("OPD_API_URL", "OPD_API_TOKEN", "OPD_HOME", "OPD_REDIS_URL", "OPD_DATABASE_URL", "OPD_ARTIFACTS_URL"):
-        monkeypatch.delenv(name, raising=False)
-    home = tmp_path_factory.mktemp("home")
-    root = str(tiny_world.root)
-    with service(home, OPD_MODEL_ROOTS=root, OPD_DATA_ROOTS=root):
-        api_url = json.loads((home / "run" / "service.json").read_text())["api_url"]
-        token = (home / "token").read_text().strip()
-        with (
-            dashboard_over(api_url, token, home / "dashboard.log") as base,
-            tab(browser, base, theme="light", name="service") as viewer,
-        ):
-            yield viewer
-        assert "Traceback" not in (home / "dashboard.log").read_text()
+def service_viewer(request: pytest.FixtureRequest, running: Running, browser: Browser) -> Iterator[Viewer]:
+    """A tab on that dashboard."""
+    with tab(browser, running.base, theme="light", name=request.node.name) as viewer:
+        viewer.page.set_default_timeout(ANSWER_MS)
+        yield viewer
+
+
+@pytest.fixture(scope="module")
+def finished(running: Running, tiny_world) -> list[str]:
+    """Two short runs that are over: one routes, one goes the direct way."""
+    made = []
+    for recipe in ("cr-opd", "forward-kl"):
+        spec = {
+            "name": f"short {recipe}",
+            "student": {"model": str(tiny_world.student)},
+            "teacher": {"model": str(tiny_world.teacher)},
+            "task": {
+                "dataset": str(tiny_world.problems),
+                "prompt_column": "question",
+                "answer_column": "answer",
+                "eval_examples": 16,
+            },
+            "recipe": recipe,
+            "rollout": {"prompts_per_step": 6, "max_new_tokens": 8},
+            "schedule": {"steps": 4, "evaluate_every": 0, "checkpoint_every": 2},
+            "telemetry": {"sequences_per_step": 3, "probe_states": 6},
+        }
+        made.append(running.client.submit(spec).id)
+    for job_id in made:
+        assert running.client.wait(job_id, timeout_s=240).status == "succeeded"
+    return made
 
 
 def choose(page: Page, label: str, value: str) -> None:
@@ -86,6 +130,7 @@ def grows(viewer: Viewer, pattern: str, what: str) -> None:
     wait_until(lambda: number(main.inner_text(), pattern) > first, what, 60)
 
 
+# First: it begins with a service that has no runs.
 def test_submit_and_watch(service_viewer: Viewer, tiny_world: object) -> None:
     viewer, page = service_viewer, service_viewer.page
     viewer.open("/")
@@ -120,3 +165,59 @@ def test_submit_and_watch(service_viewer: Viewer, tiny_world: object) -> None:
     expect(page.get_by_role("button", name="report.json")).to_be_visible()
     page.wait_for_timeout(1500)
     viewer.shot("service-finished")
+
+
+def strip_texts(page: Page, key: str, count: int) -> list[str]:
+    """What the tokens of a strip say, once it is drawn; each is one piece of text and no element."""
+    tokens = page.locator(f".st-key-{key} .token")
+    expect(tokens).to_have_count(count, timeout=ANSWER_MS)
+    assert page.locator(f".st-key-{key} .token *").count() == 0
+    return tokens.all_text_contents()
+
+
+def question_of(page: Page, key: str) -> str:
+    """The question that the address names."""
+    page.wait_for_url(re.compile(rf"[?&]{key}=\w+"))
+    return parse_qs(urlsplit(page.url).query)[key][0]
+
+
+def test_ask_what_if_and_see_both_plans(service_viewer: Viewer, running: Running, finished: list[str]) -> None:
+    viewer, page, job_id = service_viewer, service_viewer.page, finished[0]
+    viewer.open(f"/what_if?job={job_id}&step=2&seq=0")
+    page.get_by_role("textbox", name="Changes to it").fill("routing: {kind: plain}")
+    page.get_by_role("textbox", name="Changes to it").press("Control+Enter")
+    page.get_by_role("button", name="Plan again").click()
+    asked = question_of(page, "whatif")
+    recorded = running.client.sequence(job_id, 2, 0)
+    expected = [visible(token.text) for token in recorded.tokens]
+    for number in range(3):
+        assert strip_texts(page, f"whatif_strip_{number}", len(expected)) == expected
+    expect(page.get_by_role("heading", name="Step 2, sequence 0: cr-opd, changed")).to_be_visible()
+    expect(page.get_by_test_id("stEChartsChart")).to_have_count(1)
+    assert running.client.question(job_id, asked).status == "answered"
+    viewer.shot("service-what-if")
+
+
+def test_probe_two_students_with_a_hostile_prompt(
+    service_viewer: Viewer, running: Running, finished: list[str]
+) -> None:
+    viewer, page = service_viewer, service_viewer.page
+    viewer.open(f"/compare?jobs={','.join(finished)}")
+    page.get_by_role("link", name="A prompt of yours under both").click()
+    page.wait_for_url(re.compile(rf"/probe\?.*against={finished[1]}"))
+    prompt = "3 + <img src=x onerror='window.__xss=1'>"
+    page.get_by_role("textbox", name="Prompt").fill(prompt)
+    page.get_by_role("textbox", name="Prompt").press("Control+Enter")
+    page.get_by_role("button", name="Let both students write").click()
+    for job_id, key, side in zip(finished, ("probe", "probe2"), ("left", "right"), strict=True):
+        asked = question_of(page, key)
+        answer = page.get_by_role("heading", name=f"short {running.client.job(job_id).recipe}: what")
+        expect(answer).to_be_visible(timeout=ANSWER_MS)
+        found = running.client.question(job_id, asked).result
+        assert isinstance(found, Probe)
+        assert found.sequence.prompt == prompt
+        expected = [visible(token.text) for token in found.sequence.tokens]
+        assert strip_texts(page, f"probe_strip_{side}", len(expected)) == expected
+    expect(page.get_by_text(prompt).first).to_be_visible()
+    expect(page.locator("img[src='x']")).to_have_count(0)
+    viewer.shot("service-probe")

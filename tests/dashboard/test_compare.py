@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import parse_qs
+
 import pytest
 
 from api.schemas import Comparison, SharedProblem, Spread
@@ -136,6 +138,8 @@ def test_the_page_asks_for_two_runs(app) -> None:
 def test_a_link_opens_a_comparison(app) -> None:
     test = app("compare", jobs=f"{DONE},{ROUTED}", x="flops")
     assert not test.exception
+    (link,) = test.get("page_link")
+    assert parse_qs(link.proto.query_string) == {"job": [DONE], "against": [ROUTED]}
     assert test.multiselect(key="compare_jobs").value == [DONE, ROUTED]
     assert test.get("segmented_control")[0].value == "flops"
     assert len(test.get("echarts_chart")) == 5
