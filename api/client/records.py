@@ -89,6 +89,10 @@ class Records(Transport):
         """The report of a finished run."""
         return self._get(s.Report, f"/v1/jobs/{id}/report")
 
+    def evaluation(self, id: str) -> s.Evaluation:
+        """Right or wrong for each held-out problem: the student before and after, the teacher."""
+        return self._get(s.Evaluation, f"/v1/jobs/{id}/evaluation")
+
     def export(self, id: str) -> bytes:
         """The run as one HTML file that needs no server."""
         return self._request("GET", f"/v1/jobs/{id}/export").content

@@ -41,3 +41,18 @@ def read_report(job: JobDep, services: ServicesDep) -> JSONResponse:
     if report is None:
         raise not_found(f"the job is {job.status} and has no report{'' if job.finished_at else ' yet'}")
     return JSONResponse(report)
+
+
+@router.get(
+    "/evaluation",
+    response_model=s.Evaluation,
+    summary="Read right or wrong for each held-out problem",
+    responses=responses(404),
+)
+def read_evaluation(job: JobDep, services: ServicesDep) -> s.Evaluation:
+    """The student before and after, and the teacher. It is there once the run was examined before its first step."""
+    files = services.files(job.id)
+    try:
+        return s.Evaluation.model_validate(files.read_json("evaluation.json"))
+    except FileNotFoundError as error:
+        raise not_found(f"the job is {job.status} and has not been examined") from error

@@ -18,6 +18,8 @@ from api.schemas.compare import Difference as Difference
 from api.schemas.compare import RecordedPlace as RecordedPlace
 from api.schemas.compare import SharedProblem as SharedProblem
 from api.schemas.compare import Spread as Spread
+from api.schemas.evaluation import Evaluation as Evaluation
+from api.schemas.evaluation import Examination as Examination
 from api.schemas.fleet import Queue as Queue
 from api.schemas.fleet import Worker as Worker
 from api.schemas.health import Health as Health

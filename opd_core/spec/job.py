@@ -13,6 +13,7 @@ from opd_core.spec.method import MethodSpec
 from opd_core.spec.model import ModelSpec
 from opd_core.spec.rollout import RolloutSpec
 from opd_core.spec.states import check_states, state_warnings
+from opd_core.spec.student import StudentSpec
 from opd_core.spec.teacher import TeacherSpec, Voice
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.:-]{0,95}$")]
@@ -124,10 +125,41 @@ class OptimizerSpec(Spec):
         return value
 
 
+class Until(Spec):
+    """A budget that ends the run: exactly one of these. What runs are compared at is better spent than assumed."""
+
+    student_tokens: int | None = Field(None, ge=1, description="Completion tokens that the student generates.")
+    teacher_tokens: int | None = Field(None, ge=1, description="Tokens that the teachers read to score rows.")
+    flops: float | None = Field(None, gt=0.0, description="Estimated floating-point operations of training.")
+    wall_s: float | None = Field(
+        None, gt=0.0, description="Seconds of training steps; such a run is not the same bit for bit when repeated."
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Until:
+        given = self.model_dump(exclude_none=True)
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of {', '.join(type(self).model_fields)}, not {' and '.join(given) or 'none'}"
+            )
+        return self
+
+    @property
+    def limit(self) -> tuple[str, float]:
+        """The budget's name and size."""
+        ((name, size),) = self.model_dump(exclude_none=True).items()
+        return name, size
+
+
 class ScheduleSpec(Spec):
     """How long, and what happens how often."""
 
-    steps: int = Field(100, ge=1, le=1_000_000)
+    steps: int = Field(100, ge=1, le=1_000_000, description="With until: at most so many.")
+    until: Until | None = Field(
+        None,
+        description="The run ends after the step that reaches this budget; the learning rate then decays with the "
+        "larger of the shares of steps and budget that are spent.",
+    )
     evaluate_every: int = Field(25, ge=0, description="0 = only before the first and after the last step.")
     checkpoint_every: int = Field(25, ge=0, description="0 = only after the last step.")
     max_runtime_s: int = Field(86_400, ge=1, le=30 * 86_400)
@@ -212,7 +244,7 @@ class JobSpec(Spec):
     from_: StartSpec | None = Field(
         None, alias="from", description="Start from another job's checkpoint; the student must be the same model."
     )
-    student: ModelSpec
+    student: StudentSpec
     teacher: TeacherSpec | None = Field(
         None, description="May be left out where the recipe brings its own (the student itself)."
     )
@@ -264,7 +296,7 @@ class JobSpec(Spec):
 
     def models(self) -> list[tuple[str, ModelSpec]]:
         """Every model to load, with the path of its field."""
-        found = [("student.model", self.student)]
+        found: list[tuple[str, ModelSpec]] = [("student.model", self.student)]
         for path, voice in self.voices():
             reference = voice.reference()
             if reference is not None:

@@ -16,10 +16,13 @@ _WAY = (20, 40, 60, 80)  # percent of the student's tokens
 class Evaluation:
     """accuracy: share of held-out problems solved. tokens: completion tokens. spent: with the prompts.
 
-    ``rollouts`` are the greedy solutions of the held-out problems, in their order.
+    ``problems`` are the ids of the held-out problems, ``correct`` and ``rollouts`` their greedy solutions, all in the
+    same order.
     """
 
     accuracy: float
+    problems: list[int]
+    correct: list[bool]
     mean_length: float
     truncated: float
     tokens: int
@@ -44,10 +47,12 @@ def evaluate(
         return None
     prompts = [(encode or task.encode)(problem) for problem in problems]
     rollouts = write(lm, prompts, max_new_tokens=max_new_tokens, noise=None)
-    correct = verify(task, problems, completions(lm, rollouts))
+    correct = [bool(right) for right in verify(task, problems, completions(lm, rollouts))]
     tokens = int(rollouts.lengths.sum())
     return Evaluation(
-        accuracy=sum(map(bool, correct)) / len(correct),
+        accuracy=sum(correct) / len(correct),
+        problems=[problem.id for problem in problems],
+        correct=correct,
         mean_length=tokens / len(correct),
         truncated=float(rollouts.truncated.float().mean()),
         tokens=tokens,

@@ -23,11 +23,13 @@ from opd_core.diagnostics.self_check import TOLERANCE, self_check
 from opd_core.models import (
     LanguageModel,
     ValueHead,
+    adapter_weights,
     check_decoding,
     check_trunk_and_head,
-    load_model,
+    load_student,
     restore_weights,
     save_model,
+    save_student,
     token_texts,
 )
 from opd_core.objective.plan import PlanState
@@ -38,18 +40,19 @@ from opd_core.runs import profiles, records
 from opd_core.runs.artifacts import START, RunFiles
 from opd_core.runs.settings import Settings
 from opd_core.spec import JobSpec, UserError
-from opd_core.tasks import Task, check_context, demo_models, load_task
-from opd_core.teachers import Teacher, Voice, load_voices
-from opd_core.training import checkpoint, messages
+from opd_core.tasks import demo_models, load_task
+from opd_core.teachers import RemoteTeacher, Teacher, Voice, assemble, load_voices
+from opd_core.training import checkpoint, messages, outcomes
 from opd_core.training.budget import Budget
 from opd_core.training.context import special_ids
-from opd_core.training.evaluation import Evaluation, evaluate, recovery
+from opd_core.training.evaluation import Evaluation, evaluate, recovery, verify
 from opd_core.training.fingerprint import differences, fingerprint
 from opd_core.training.learner import Learner
 from opd_core.training.messages import Emit
 from opd_core.training.prompts import PromptOrder
 from opd_core.training.replay import Replay
 from opd_core.training.report import as_markdown, build_report, gap_recovered
+from opd_core.training.schedule import spent
 from opd_core.training.states import Writer, sorted_by_length
 from opd_core.training.step import Step, Trainer, ask, train_step
 from opd_core.training.student_step import StudentStep
@@ -105,7 +108,7 @@ class _Run:
         self.health: dict[str, Any] = {}
         self.findings: list[dict[str, Any]] = []
         self.tally = Tally()
-        self.latest_accuracy: float | None = None
+        self.latest: Evaluation | None = None  # of the student
         self.unwritten: list[Step] = []  # recorded steps that are not at rest yet
         self.recent: deque[float] = deque(maxlen=20)  # seconds of the last steps, for the ETA
 
@@ -119,11 +122,13 @@ class _Run:
         if start == 0:
             self._first_look(t)
         self.emit(messages.phase("training"))
-        for step in range(start + 1, self.spec.schedule.steps + 1):
+        step = start
+        while not self._over(t, step):
             if self.should_stop():
-                self._stop(t, step - 1)
+                self._stop(t, step)
+            step += 1
             self._one_step(t, step)
-        return self._finish(t)
+        return self._finish(t, step)
 
     # -- before the first step ---------------------------------------------------------------------------------------
 
@@ -161,7 +166,7 @@ class _Run:
         self._build_demo_models()
         self.emit(messages.phase("loading models"))
         spec = self.spec
-        student = load_model(spec.student, device=device, trainable=True, role="student")
+        student = load_student(spec, device=device, trainable=True)
         self._start(student)
         check_trunk_and_head(student)
         check_decoding(student)
@@ -176,7 +181,7 @@ class _Run:
 
         self.emit(messages.phase("loading data"))
         task = load_task(spec.task, student.tokenizer, seed=spec.seed, vocab_size=size)
-        teacher = self._teacher(voices, task, student)
+        teacher = assemble(spec, voices, task, student)
         method = spec.method_spec()
         self._warn(*task.warnings, *spec.warnings())
         if not self.files.exists("vocabulary.json"):
@@ -197,7 +202,7 @@ class _Run:
             learner=Learner(
                 student.model,
                 torch.optim.AdamW(
-                    student.model.parameters(),
+                    [parameter for parameter in student.model.parameters() if parameter.requires_grad],
                     lr=spec.optimizer.lr,
                     betas=spec.optimizer.betas,
                     weight_decay=spec.optimizer.weight_decay,
@@ -221,15 +226,6 @@ class _Run:
             attempt=self.attempt,
         )
 
-    def _teacher(self, voices: list[Voice], task: Task, student: LanguageModel) -> Teacher:
-        for voice in voices:
-            if voice.context is not None:
-                param = f"{voice.path}.context"
-                check_context(task, voice.context, student.tokenizer, param=param, vocab_size=student.vocab_size)
-        teacher = Teacher(voices, task)
-        teacher.check_tags()
-        return teacher
-
     def _start(self, student: LanguageModel) -> None:
         """With ``from``: another run's weights, which the service has put beside this run when it accepted the job."""
         if self.spec.from_ is None:
@@ -246,7 +242,7 @@ class _Run:
 
     def _reference(self, vocab_size: int, device: torch.device) -> LanguageModel:
         """The student as it is before the first update, also when the run goes on from a checkpoint."""
-        reference = load_model(self.spec.student, device=device, trainable=False, role="student")
+        reference = load_student(self.spec, device=device, trainable=False)
         self._start(reference)
         reference.restrict_vocabulary(vocab_size)
         if _precision(self.spec, device) == "bfloat16":
@@ -282,15 +278,18 @@ class _Run:
         self.emit(messages.phase("checking the objective"))
         self._self_check(t)
         self.emit(messages.phase("evaluating teacher and student"))
-        taught = self._taught(t)
+        solved = self._taught(t)
+        taught = None if solved is None else sum(solved.values()) / len(solved)
         before = self._evaluate(t, t.student)
         self.accuracy["teacher"] = taught
         self.accuracy["before"] = before.accuracy if before else None
+        if before:
+            self.files.write_json(outcomes.FILE, outcomes.first(before, solved))
         if taught is not None and before:
             self.emit({"type": "accuracy", "before": before.accuracy, "teacher": taught})
             values = {"accuracy": before.accuracy, "eval_length": before.mean_length, **self._recovery(t, before)}
             self.emit({"type": "metrics", "step": 0, "values": values})
-            self.latest_accuracy = before.accuracy
+            self.latest = before
             if taught <= before.accuracy:
                 self._warn(
                     f"the teacher ({taught:.1%}) is no better than the student ({before.accuracy:.1%}) on the "
@@ -344,6 +343,17 @@ class _Run:
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
+    def _over(self, t: Trainer, step: int) -> bool:
+        """Whether ``step`` steps are all of the run: the last one, or the budget is spent."""
+        return step >= self.spec.schedule.steps or spent(self.spec.schedule, t.budget) >= 1.0
+
+    def _eta_s(self, t: Trainer, step: int) -> float:
+        schedule = self.spec.schedule
+        left = float(schedule.steps - step)
+        if share := spent(schedule, t.budget):
+            left = min(left, max(0.0, step / share - step))
+        return sum(self.recent) / len(self.recent) * left
+
     def _one_step(self, t: Trainer, step: int) -> None:
         started = time.perf_counter()
         result = train_step(t, step)
@@ -353,11 +363,11 @@ class _Run:
         self.tally.add(metrics)
         self._watch(step, metrics)
         schedule = self.spec.schedule
-        last = step == schedule.steps
+        last = self._over(t, step)
         if last or (schedule.evaluate_every and step % schedule.evaluate_every == 0):
             found = self._evaluate(t, t.student)
             if found:
-                self.latest_accuracy = found.accuracy
+                self.latest = found
                 metrics |= {"accuracy": found.accuracy, "eval_length": found.mean_length}
                 metrics |= self._recovery(t, found)
         self.recent.append(time.perf_counter() - started)
@@ -370,9 +380,9 @@ class _Run:
                 "student_tokens": t.budget.student_tokens,
                 "teacher_tokens": t.budget.teacher_tokens,
                 "tokens_per_s": metrics["tokens_per_s"],
-                "eta_s": sum(self.recent) / len(self.recent) * (schedule.steps - step),
+                "eta_s": self._eta_s(t, step),
                 "loss": metrics["loss"],
-                "accuracy": self.latest_accuracy,
+                "accuracy": self.latest.accuracy if self.latest else None,
             }
         )
         regular = last or (schedule.checkpoint_every and step % schedule.checkpoint_every == 0)
@@ -416,10 +426,12 @@ class _Run:
             t.budget.eval_flops += 2.0 * lm.flop_parameters * found.spent
         return found
 
-    def _taught(self, t: Trainer) -> float | None:
-        """Accuracy of the teachers, each problem solved by the heaviest that speaks for it, in its own context."""
+    def _taught(self, t: Trainer) -> dict[int, bool] | None:
+        """Right or wrong by problem: each is solved by the heaviest teacher that speaks for it, in its own context."""
+        if isinstance(t.teacher, RemoteTeacher):
+            return self._solved_by_server(t, t.teacher)
         speakers = {problem.id: t.teacher.speaker(problem) for problem in t.task.eval}
-        solved = 0.0
+        solved: dict[int, bool] = {}
         for voice in t.teacher.voices:
             own = [problem for problem in t.task.eval if speakers[problem.id] is voice]
             if not own:
@@ -427,16 +439,25 @@ class _Run:
             found = self._evaluate(t, voice.lm, problems=own, encode=lambda problem, v=voice: v.encode(t.task, problem))
             if found is None:
                 return None
-            solved += found.accuracy * len(own)
+            solved |= zip(found.problems, found.correct, strict=True)
             if len(t.teacher.voices) > 1:
                 sentence = f"{voice.lm.name} ({voice.path}) solves {found.accuracy:.1%} of its {len(own)} problems"
                 self.emit(messages.event("teacher", sentence, accuracy=found.accuracy, problems=len(own)))
-        return solved / len(t.task.eval) if t.task.eval else None
+        return solved or None
+
+    def _solved_by_server(self, t: Trainer, teacher: RemoteTeacher) -> float | None:
+        if t.task.verify is None or not t.task.eval:
+            return None
+        with t.budget.phase("evaluation"):
+            texts = teacher.solve(t.task.eval, self.spec.rollout.max_new_tokens)
+        return sum(map(bool, verify(t.task, t.task.eval, texts))) / len(texts)
 
     def _recovery(self, t: Trainer, written: Evaluation) -> dict[str, float]:
         problems = self.spec.telemetry.recovery_problems
+        if not problems or not t.teacher.voices:  # a server only scores
+            return {}
         helper = max(t.teacher.voices, key=lambda voice: voice.weight).lm  # it takes over, reading the bare prompt
-        if not problems or helper is t.student:
+        if helper is t.student:
             return {}
         with t.budget.phase("evaluation"), t.autocast:
             found = recovery(
@@ -478,6 +499,10 @@ class _Run:
         size = sum(file["size"] for file in manifest["files"])
         self.emit({"type": "checkpoint", "name": name, "size_bytes": size, **manifest})
 
+    def _save_if_new(self, t: Trainer, step: int) -> None:
+        if step > 0 and not any(name.startswith(f"step-{step:06d}.") for name in checkpoint.names(self.files)):
+            self._checkpoint(t, step)
+
     def _stop(self, t: Trainer, step: int) -> None:
         if step > 0:
             self._checkpoint(t, step)
@@ -485,23 +510,28 @@ class _Run:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    def _finish(self, t: Trainer) -> dict[str, Any]:
+    def _finish(self, t: Trainer, step: int) -> dict[str, Any]:
         self.emit(messages.phase("finalizing"))
-        self.accuracy["after"] = self.latest_accuracy if self.accuracy["before"] is not None else None
-        if self.accuracy["after"] is None and self.accuracy["before"] is not None:
+        self._tell_unspent(t, step)
+        if self.latest is None and self.accuracy["before"] is not None:
             # Resumed after the last step: the weights are final, but their evaluation was lost with the process.
-            found = self._evaluate(t, t.student)
-            self.accuracy["after"] = found.accuracy if found else None
+            self.latest = self._evaluate(t, t.student)
+        if self.latest is not None:
+            self.accuracy["after"] = self.latest.accuracy
+            if self.files.exists(outcomes.FILE):  # a run that an earlier version began has none
+                self.files.write_json(outcomes.FILE, outcomes.last(self.files.read_json(outcomes.FILE), self.latest))
         before, after, teacher = (self.accuracy[key] for key in ("before", "after", "teacher"))
         self.accuracy["gap_recovered"] = gap_recovered(before, after, teacher)
         self.emit({"type": "accuracy", **self.accuracy})
         staging = Path(tempfile.mkdtemp(prefix="opd-export-"))
-        save_model(t.student, staging)
-        manifest = {"step": self.spec.schedule.steps, "attempt": self.attempt, "kind": "export"}
+        lora = self.spec.student.lora
+        (save_model if lora is None or lora.merge else save_student)(t.student, staging)
+        manifest = {"step": step, "attempt": self.attempt, "kind": "export"}
         self._announce("student", self.files.publish(staging, "student", manifest=manifest))
         report = build_report(
             spec=self.spec,
             recipe=self.recipe,
+            steps=step,
             budget=t.budget,
             accuracy=self.accuracy,
             versions={"python": platform.python_version(), **self.fingerprint},
@@ -526,6 +556,15 @@ class _Run:
         self.files.write_json("report.json", report)
         self.emit({"type": "result", "report": report})
         return report
+
+    def _tell_unspent(self, t: Trainer, step: int) -> None:
+        schedule = self.spec.schedule
+        if schedule.until is not None and (share := spent(schedule, t.budget)) < 1.0:
+            name, limit = schedule.until.limit
+            self._warn(
+                f"schedule.until.{name}: the run ended at its {step} steps with {share:.1%} of {limit:,.0f} spent; "
+                "raise schedule.steps to spend all of it"
+            )
 
     def _warn(self, *sentences: str) -> None:
         for sentence in sentences:
@@ -593,6 +632,8 @@ def _put_back(t: Trainer, device: torch.device) -> checkpoint.PutBack:
 
 def _describe_teacher(teacher: Teacher) -> dict[str, Any]:
     """One teacher as a model; several with what sets them apart."""
+    if isinstance(teacher, RemoteTeacher):
+        return {"name": teacher.name, "top_k": teacher.server.endpoint.top_k, "parameters": None}
     described = [{**_describe(voice.lm), **_arrangement(voice)} for voice in teacher.voices]
     if len(described) == 1:
         return described[0]
@@ -615,4 +656,5 @@ def _describe(lm: LanguageModel) -> dict[str, Any]:
         "revision": lm.revision,
         "architecture": type(lm.model).__name__,
         "parameters": sum(parameter.numel() for parameter in lm.model.parameters()),
+        **({} if lm.adapter is None else {"adapter_parameters": sum(map(torch.numel, adapter_weights(lm).values()))}),
     }

@@ -39,7 +39,7 @@ from opd_core.training.learner import Learner
 from opd_core.training.memory import memory
 from opd_core.training.prompts import PromptOrder
 from opd_core.training.replay import Replay, beside
-from opd_core.training.schedule import learning_rate
+from opd_core.training.schedule import done, learning_rate, spent
 from opd_core.training.states import DATA, STUDENT, TEACHER, Writer, Written, sorted_by_length
 from opd_core.training.student_step import StudentStep
 from opd_core.training.update import Losses, Update
@@ -89,6 +89,7 @@ class NonFiniteUpdate(RuntimeError):
 def train_step(t: Trainer, step: int) -> Step:
     """Run update number ``step`` (1-based). Raises NonFiniteUpdate before touching the weights."""
     before = dict(t.budget.wall_s_by_phase)
+    rate = learning_rate(t.spec.optimizer, step, t.spec.schedule.steps, spent(t.spec.schedule, t.budget))
     rewarded = "reward" in t.method.needs
     with t.autocast:
         with t.budget.phase("rollout"):
@@ -123,8 +124,10 @@ def train_step(t: Trainer, step: int) -> Step:
             spread = [] if recorder is None else _profile(t, step, update)
             vitals = _vitals(t, update, texts)
         with t.budget.phase("update"):
-            norms = _apply(t, step)
+            norms = _apply(t, step, rate)
             t.teacher.follow(t.student)
+            if t.replay is not None:  # only now: a step that a vanished teacher broke off leaves nothing behind
+                t.replay.keep(written.fresh(), step=step)
             t.state = t.state.advanced(update.plan.observed)
         with t.budget.phase("telemetry"):
             records = []
@@ -137,14 +140,14 @@ def train_step(t: Trainer, step: int) -> Step:
     _spend(t, written, scored, update.extra_forward)
     metrics = _metrics(update, losses=losses, norms=norms, texts=texts) | vitals
     metrics |= _origins(t, written) | _voices(t, update, written, scored)
-    metrics["lr"] = learning_rate(t.spec.optimizer, step, t.spec.schedule.steps)
+    metrics["lr"] = rate
     metrics["student_tokens"], metrics["teacher_tokens"] = t.budget.student_tokens, t.budget.teacher_tokens
     metrics["flops"] = t.budget.flops
     metrics["wall_s"] = t.budget.training_s
-    spent = {name: seconds - before[name] for name, seconds in t.budget.wall_s_by_phase.items()}
+    took = {name: seconds - before[name] for name, seconds in t.budget.wall_s_by_phase.items()}
     for name in TRAINING_PHASES:
-        metrics[f"time_{name}_s"] = spent[name]
-    metrics["tokens_per_s"] = int(rollouts.mask.sum()) / sum(spent.values())
+        metrics[f"time_{name}_s"] = took[name]
+    metrics["tokens_per_s"] = int(rollouts.mask.sum()) / sum(took.values())
     metrics |= memory(written.group.device)
     return Step(metrics, records, spread)
 
@@ -153,11 +156,10 @@ def write_rollouts(t: Trainer, step: int) -> Written:
     """The rows of this step: fresh ones for the next problems, and where the job replays, old ones beside them."""
     count = t.spec.rollout.prompts_per_step
     replayed = 0 if t.replay is None else t.replay.wanted(count)
-    fresh = t.writer.fresh(t.order.take(count - replayed), step=step, progress=(step - 1) / t.spec.schedule.steps)
+    fresh = t.writer.fresh(t.order.take(count - replayed), step=step, progress=done(t.spec.schedule, t.budget, step))
     old = None
     if t.replay is not None:
         old = t.replay.draw(replayed, seed=t.spec.seed, step=step)
-        t.replay.keep(fresh, step=step)
     return sorted_by_length(beside(fresh, old, t.student.pad_id))
 
 
@@ -190,7 +192,7 @@ def plan_state(t: Trainer, step: int) -> PlanState:
     credit = t.method.credit
     return replace(
         t.state,
-        progress=(step - 1) / t.spec.schedule.steps,
+        progress=done(t.spec.schedule, t.budget, step),
         generator=torch.Generator().manual_seed(gate_seed(t.spec.seed, step)),
         critic_ready=credit.estimator != "gae" or step > credit.critic.warmup_steps,
     )
@@ -201,9 +203,9 @@ def gate_seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence((seed, step, _GATES)).generate_state(1, np.uint64)[0])
 
 
-def _apply(t: Trainer, step: int) -> dict[str, float]:
+def _apply(t: Trainer, step: int, rate: float) -> dict[str, float]:
     """Clip, step, clear, each learner by itself; returns the gradient norms before clipping."""
-    learners = {"grad_norm": (t.learner, learning_rate(t.spec.optimizer, step, t.spec.schedule.steps))}
+    learners = {"grad_norm": (t.learner, rate)}
     if t.critic is not None:
         learners["critic_grad_norm"] = (t.critic, t.method.credit.critic.lr)
     norms = {name: learner.clip() for name, (learner, _) in learners.items()}
@@ -211,8 +213,8 @@ def _apply(t: Trainer, step: int) -> dict[str, float]:
         for learner, _ in learners.values():
             learner.forget()
         raise NonFiniteUpdate(f"the gradient is not finite at step {step}: {norms}")
-    for learner, rate in learners.values():
-        learner.step(rate)
+    for learner, its_rate in learners.values():
+        learner.step(its_rate)
     return norms
 
 
@@ -291,7 +293,7 @@ def _spend(t: Trainer, written: Written, scored: Scored, extra_forward: bool) ->
     t.budget.teacher_tokens += scored.tokens
     readers = 2 * student if t.reference is not None else 0
     mixing = t.spec.rollout.teacher_mix > 0
-    writer = max(voice.lm.flop_parameters for voice in t.teacher.voices)
+    writer = max((voice.lm.flop_parameters for voice in t.teacher.voices), default=0)
     t.budget.flops += (
         2.0 * student * int(sizes[by_student].sum())
         + 2.0 * writer * int(sizes[by_student | by_teacher if mixing else by_teacher].sum())
@@ -317,7 +319,7 @@ def _origins(t: Trainer, written: Written) -> dict[str, float]:
 
 def _voices(t: Trainer, update: Update, written: Written, scored: Scored) -> dict[str, float]:
     """For each of several teachers: what it read, and how well the student's tokens fit on its problems."""
-    if len(t.teacher.voices) == 1:
+    if len(t.teacher.voices) < 2:
         return {}
     found: dict[str, float] = {}
     for k, (voice, tokens) in enumerate(zip(t.teacher.voices, scored.of_each, strict=True)):

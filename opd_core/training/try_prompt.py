@@ -15,7 +15,7 @@ from torch import nn
 
 from opd_core.diagnostics.exactness import Known, exactness
 from opd_core.diagnostics.records import Recorder, Text
-from opd_core.models import LanguageModel, ValueHead, load_model
+from opd_core.models import LanguageModel, ValueHead, load_student
 from opd_core.objective.candidates import wanted_k
 from opd_core.objective.plan import PlanState
 from opd_core.rollout import Rollouts, uniform_noise, write
@@ -24,11 +24,13 @@ from opd_core.spec import JobSpec, UserError
 from opd_core.spec.job import LARGEST_TOP_K
 from opd_core.tasks import Problem, load_task
 from opd_core.tasks.prompts import Prompts
-from opd_core.teachers import Asked, Teacher, load_voices, score_with_ends
+from opd_core.teachers import Asked, Teacher, assemble, load_voices, score_with_ends
 from opd_core.training import checkpoint, messages
+from opd_core.training.budget import Budget
 from opd_core.training.context import feedback_context
 from opd_core.training.evaluation import completions
 from opd_core.training.messages import Emit
+from opd_core.training.schedule import done
 from opd_core.training.student_step import StudentStep
 from opd_core.training.update import Update
 
@@ -44,6 +46,7 @@ class _Loaded:
     critic: ValueHead | None
     name: str | None
     step: int
+    done: float
     running: dict[str, float]
 
 
@@ -81,17 +84,19 @@ def try_prompt(files: RunFiles, spec: JobSpec, request: dict[str, Any], emit: Em
 
 def _load(files: RunFiles, spec: JobSpec, wanted: str | None) -> _Loaded:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    student = load_model(spec.student, device=device, trainable=False, role="student")
+    student = load_student(spec, device=device, trainable=False)
     voices, _ = load_voices(spec, student, device=device)
     task = load_task(spec.task, student.tokenizer, seed=spec.seed, vocab_size=student.vocab_size)
-    teacher = Teacher(voices, task)
+    teacher = assemble(spec, voices, task, student)
     method = spec.method_spec()
     critic = None
     if "critic" in method.needs:
         critic = ValueHead(student.head.weight.shape[1], method.credit.critic.hidden, seed=spec.seed).to(device)
     name, progress = _read_checkpoint(files, student, critic, teacher, wanted)
-    step, running = (0, {}) if progress is None else (progress.step, progress.running)
-    return _Loaded(student, teacher, critic, name, step, running)
+    if progress is None:
+        return _Loaded(student, teacher, critic, name, 0, 0.0, {})
+    behind = done(spec.schedule, Budget.from_dict(progress.budget), progress.step + 1)
+    return _Loaded(student, teacher, critic, name, progress.step, behind, progress.running)
 
 
 def _read_checkpoint(
@@ -171,11 +176,11 @@ def _record(spec: JobSpec, loaded: _Loaded, rollouts: Rollouts, text: str) -> di
     device = rollouts.tokens.device
     reference = None
     if "reference" in method.needs:
-        start = load_model(spec.student, device=device, trainable=False, role="student")
+        start = load_student(spec, device=device, trainable=False)
         start.restrict_vocabulary(student.vocab_size)
         reference = score_with_ends(start, rollouts, micro_tokens=_MICRO_TOKENS)
     state = PlanState(
-        progress=loaded.step / spec.schedule.steps,
+        progress=loaded.done,
         running=loaded.running,
         generator=torch.Generator().manual_seed(spec.seed),
         critic_ready=method.credit.estimator != "gae" or loaded.step >= method.credit.critic.warmup_steps,

@@ -211,6 +211,7 @@ def test_unknown_jobs_are_404_everywhere(http, job_id):
         "/checkpoints",
         "/attempts",
         "/report",
+        "/evaluation",
     ]
     for name in (other, "nope", "..%2f..%2fetc"):
         for path in paths:

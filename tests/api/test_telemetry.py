@@ -217,6 +217,15 @@ def test_the_report_comes_with_the_end(http, run, store):
     assert http.get(f"/v1/jobs/{job_id}/report").json() == {"accuracy": {"before": 0.25}, "extra": None}
 
 
+def test_outcomes_are_there_once_the_run_was_examined(http, run):
+    job_id, files = run
+    assert "has not been examined" in problem_of(http.get(f"/v1/jobs/{job_id}/evaluation"), 404)["detail"]
+    before = {"correct": [True, False], "length": [3, 8], "truncated": [False, True]}
+    known = {"problems": [7, 9], "teacher": [True, True], "before": before, "after": None}
+    files.write_json("evaluation.json", known)
+    assert http.get(f"/v1/jobs/{job_id}/evaluation").json() == {"object": "evaluation", **known}
+
+
 def publish(files, store, job_id, tmp_path, name="step-000001.a1", kind="training"):
     """What a trainer and its supervisor do: files first, then the row."""
     local = tmp_path / "made"

@@ -10,11 +10,13 @@ import torch
 from opd_core.objective.plan import PlanState
 from opd_core.recipes import load
 from opd_core.spec import OptimizerSpec
+from opd_core.spec.job import ScheduleSpec, Until
 from opd_core.tasks import Problem
+from opd_core.training.budget import Budget
 from opd_core.training.learner import Learner
 from opd_core.training.prompts import PromptOrder
 from opd_core.training.report import gap_recovered
-from opd_core.training.schedule import learning_rate
+from opd_core.training.schedule import done, learning_rate, spent
 from opd_core.training.step import plan_state
 from opd_core.training.tally import Tally
 
@@ -28,6 +30,21 @@ def test_learning_rate_rises_and_falls():
     assert {learning_rate(flat, step, 5) for step in range(1, 6)} == {1.0}
     floor = OptimizerSpec(lr=1.0, warmup_steps=0, decay="cosine", min_lr_ratio=0.5)
     assert min(learning_rate(floor, step, 100) for step in range(1, 101)) >= 0.5
+
+
+def test_a_run_is_as_far_as_the_larger_of_its_shares():
+    steps = ScheduleSpec(steps=10)
+    tokens = ScheduleSpec(steps=10, until=Until(teacher_tokens=400))
+    seconds = ScheduleSpec(steps=10, until=Until(wall_s=8.0))
+    budget = Budget(teacher_tokens=300)
+    budget.wall_s_by_phase |= {"rollout": 1.0, "update": 1.0, "evaluation": 100.0}  # evaluation is nobody's training
+    assert [spent(one, budget) for one in (steps, tokens, seconds)] == [0.0, 0.75, 0.25]
+    assert [done(one, budget, 4) for one in (steps, tokens, seconds)] == [0.3, 0.75, 0.3]
+    assert done(tokens, Budget(teacher_tokens=500), 4) == 1.0
+    settings = OptimizerSpec(lr=1.0, warmup_steps=2)
+    assert learning_rate(settings, 1, 10, 0.75) == learning_rate(settings, 1, 10)  # it warms up all the same
+    assert learning_rate(settings, 5, 10, 0.75) == 0.25
+    assert learning_rate(settings, 10, 10, 0.75) == learning_rate(settings, 10, 10)
 
 
 def test_prompt_order_covers_each_epoch_once_and_resumes_anywhere():
@@ -66,8 +83,9 @@ def test_float32_weights_move_under_bfloat16_compute():
 
 
 def trainer(recipe: str, seed: int = 0):
-    spec = SimpleNamespace(seed=seed, schedule=SimpleNamespace(steps=10))
-    return SimpleNamespace(spec=spec, method=load(recipe).method, state=PlanState(running={"reward_mean": -1.0}))
+    spec = SimpleNamespace(seed=seed, schedule=ScheduleSpec(steps=10))
+    state = PlanState(running={"reward_mean": -1.0})
+    return SimpleNamespace(spec=spec, method=load(recipe).method, state=state, budget=Budget())
 
 
 def test_chance_depends_on_seed_and_step_alone():

@@ -267,6 +267,63 @@ def test_running_statistics_are_averages_of_what_the_steps_observed(tiny_spec, t
     assert kept.keys() == {"reward_mean", "value_mean", "value_std"}
 
 
+@pytest.mark.parametrize("name", ["student_tokens", "teacher_tokens", "flops"])
+def test_a_budget_ends_the_run_and_survives_a_resume(name, tiny_spec, tmp_path):
+    """It ends with the step that reaches it; halves have the bits of the whole."""
+    _, said = run(tiny_spec(**short("forward-kl", 5)), tmp_path / "free")
+    spent = [m["values"][name] for m in said if m["type"] == "metrics" and m["step"] > 0]
+    limit = (spent[2] + spent[3]) / 2 if name == "flops" else (spent[2] + spent[3]) // 2
+    spec = tiny_spec(**short("forward-kl", 40, until={name: limit}))
+    report, said = run(spec, tmp_path / "whole")
+    rates = [m["values"]["lr"] for m in said if m["type"] == "metrics" and m["step"] > 0]
+    assert report["steps"] == len(rates) < 40
+    assert report["budget"][name] >= limit
+    assert rates[1:] == sorted(rates[1:], reverse=True)
+    assert rates[-1] < 0.5 * rates[1]  # by the steps alone it would have hardly fallen
+    assert not [warning for warning in report["warnings"] if "schedule.until" in warning]
+    assert json.loads((tmp_path / "whole" / "student" / "manifest.json").read_text())["step"] == report["steps"]
+
+    begun: list[dict] = []
+    with pytest.raises(Stopped):
+        train(
+            spec,
+            tmp_path / "halves",
+            emit=begun.append,
+            should_stop=lambda: any(m["type"] == "progress" and m["step"] == 2 for m in begun),
+        )
+    halves, _ = run(spec, tmp_path / "halves", attempt=2)
+    assert halves["steps"] == report["steps"]
+    assert same_weights(tmp_path / "whole", tmp_path / "halves")
+    assert run(spec, tmp_path / "halves", attempt=3)[0]["steps"] == report["steps"]  # spent is spent
+
+
+def test_a_budget_that_is_not_reached_is_said(tiny_spec, tmp_path):
+    report, _ = run(tiny_spec(**short("forward-kl", 2, until={"teacher_tokens": 10**6})), tmp_path / "out")
+    (warning,) = [warning for warning in report["warnings"] if "schedule.until.teacher_tokens" in warning]
+    assert "ended at its 2 steps" in warning
+    report, _ = run(tiny_spec(**short("forward-kl", 10**6, until={"wall_s": 0.2})), tmp_path / "timed")
+    assert 0 < report["steps"] < 10**6
+
+
+def test_outcomes_are_kept_problem_by_problem(tiny_spec, tmp_path):
+    """Also when the process was lost after the last step, with the evaluation of the end."""
+    sections = short("sft", 40) | {"task": task_of("verifier-rl", tiny_spec)}
+    report, _ = run(tiny_spec(**sections), tmp_path / "out")
+    kept = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert len(set(kept["problems"])) == report["task"]["eval_problems"]
+    for when in ("before", "after"):
+        assert {len(column) for column in kept[when].values()} == {len(kept["problems"])}
+        share = sum(kept[when]["correct"]) / len(kept["problems"])
+        assert share == report["accuracy"][when]
+    assert sum(kept["teacher"]) / len(kept["problems"]) == report["accuracy"]["teacher"]
+    assert kept["before"]["correct"] != kept["after"]["correct"]
+
+    (tmp_path / "out" / "report.json").unlink()
+    (tmp_path / "out" / "evaluation.json").write_text(json.dumps({**kept, "after": None}))
+    run(tiny_spec(**sections), tmp_path / "out", attempt=2)
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == kept
+
+
 RESUMED = {
     "gae": ("tml-opd", {**gae(), "gates": [{"kind": "random", "share": 0.5}]}),
     "critic that shapes the trunk": ("tml-opd", gae(form="value", detach_trunk=False)),
