@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 QUICK := OMP_NUM_THREADS=1 $(PYTEST) -n auto --maxprocesses 4 --dist worksteal -m 'not service and not browser and not long'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test quick-test long-test chaos mutants fuzz lint format types walls docs lab-docs screenshots check bench bench-demo bench-service bench-api bench-telemetry bench-dashboard bench-loss bench-credit smoke clean
+.PHONY: help install demo up test quick-test long-test chaos mutants fuzz audit lint format types walls docs lab-docs screenshots check bench bench-demo bench-service bench-api bench-telemetry bench-dashboard bench-loss bench-credit smoke clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ mutants: $(VENV)/.dev  ## break the objective and the loop line by line: every b
 
 fuzz: $(VENV)/.dev  ## at least 20,000 generated requests to the whole API, alone and in sequences; half an hour
 	$(BIN)/python -m tests.fuzz.run
+
+audit: $(VENV)/.dev  ## known holes in the installed versions, where PyPI can be reached
+	.ci/audit
 
 lint: $(VENV)/.dev  ## ruff
 	$(BIN)/ruff check .
