@@ -62,6 +62,7 @@ class Campaign:
     specs: int = 2
     at_once: int = 4
     minutes: float = float("inf")
+    only: str = ""
     pause_s: tuple[float, float] = (0.3, 3.0)
     say: Callable[[str], None] = _say
 
@@ -147,7 +148,8 @@ class Campaign:
     def _strike(
         self, stack: Stack, chance: random.Random, accepted: dict[str, Reference], struck: Counter[str], began: float
     ) -> None:
-        kind = chance.choices(KINDS, [kind.weight for kind in KINDS])[0]
+        kinds = [kind for kind in KINDS if self.only in kind.name]
+        kind = chance.choices(kinds, [kind.weight for kind in kinds])[0]
         hit = kind.strike(stack, chance, _open(stack, accepted))
         if hit is not None:
             struck[kind.name] += 1
@@ -212,15 +214,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="default: a fresh one, printed")
     parser.add_argument("--setup", choices=["embedded", "scaled"], default="embedded")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no new faults and jobs after so long")
+    parser.add_argument("--only", default="", help="only faults with this in their name")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     parser.add_argument("--keep", action="store_true", help="leave the stack's folder")
     arguments = parser.parse_args()
+    if not any(arguments.only in kind.name for kind in KINDS):
+        parser.error(f"--only {arguments.only!r}: no fault has this in its name: {', '.join(k.name for k in KINDS)}")
     seed = random.SystemRandom().randrange(2**31) if arguments.seed is None else arguments.seed
     folder = Path(tempfile.mkdtemp(prefix="opd-chaos-"))
     try:
         with setup(arguments.setup) as chosen:
-            campaign = Campaign(arguments.faults, arguments.jobs, seed, chosen, minutes=arguments.minutes)
-            result = campaign.run(folder)
+            limits = {"minutes": arguments.minutes, "only": arguments.only}
+            result = Campaign(arguments.faults, arguments.jobs, seed, chosen, **limits).run(folder)
     finally:
         if not arguments.keep:
             shutil.rmtree(folder, ignore_errors=True)
