@@ -180,3 +180,13 @@ def test_the_client_speaks_of_the_lifecycle(client, store, services, tmp_path):
     client.cancel(fork.id)
     client.delete(fork.id)
     assert [one.id for one in client.jobs().data] == [job.id]
+
+
+def test_priority_is_the_most_urgent_first_and_changes_while_the_job_waits(http, job_id, store):
+    changed = http.patch(f"/v1/jobs/{job_id}", json={"priority": 7}).json()
+    assert (changed["priority"], changed["spec"]["priority"]) == (7, 0)
+    out_of_range = problem_of(http.patch(f"/v1/jobs/{job_id}", json={"priority": 11}), 422)
+    assert "priority" in out_of_range["param"]
+    store.claim(job_id, "w1", 30)
+    assert "queued or paused" in problem_of(http.patch(f"/v1/jobs/{job_id}", json={"priority": 1}), 409)["detail"]
+    assert http.get(f"/v1/jobs/{job_id}").json()["priority"] == 7
