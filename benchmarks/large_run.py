@@ -82,6 +82,7 @@ def sequence(step: int, n: int, length: int, top_k: int) -> dict[str, Any]:
     """A record of ``length`` tokens."""
     draw = np.random.default_rng((step, n))
     numbers = {name: draw.normal(size=length).tolist() for name in records.TOKEN_FLOATS}
+    written = draw.integers(0, VOCABULARY, length).tolist()
     ids = draw.integers(0, VOCABULARY, (length, top_k)).tolist()
     logp = draw.normal(-3.0, 1.0, (length, top_k)).tolist()
     names = ("student_top_logp", "student_top_teacher_logp", "teacher_top_logp", "teacher_top_student_logp")
@@ -97,7 +98,7 @@ def sequence(step: int, n: int, length: int, top_k: int) -> dict[str, Any]:
         "truncated": False,
         "reason": "uniform",
         "length": length,
-        "token_ids": draw.integers(0, VOCABULARY, length).tolist(),
+        "token_ids": written,
         **numbers,
         "gate_names": ["tip"],
         "gate_weights": draw.integers(0, 2, (length, 1)).astype(float).tolist(),
@@ -108,7 +109,14 @@ def sequence(step: int, n: int, length: int, top_k: int) -> dict[str, Any]:
         **dict.fromkeys(names, logp),
         "route_ids": [[]] * length,
         "route_weights": [[]] * length,
-        "probe_ids": [None] * length,
-        "probe_predicted": [None] * length,
-        "probe_realised": [None] * length,
+        **_probed(draw, written),
     }
+
+
+def _probed(draw: np.random.Generator, written: list[int]) -> dict[str, Any]:
+    """One state in 64 is probed, as a step of some thousand tokens has it; the sampled token comes first."""
+    states = [i % 64 == 0 for i in range(len(written))]
+    others = [draw.integers(0, VOCABULARY, 15).tolist() if probed else None for probed in states]
+    changes = [draw.normal(0.0, 0.01, 16).tolist() if probed else None for probed in states]
+    ids = [None if found is None else [token, *found] for token, found in zip(written, others, strict=True)]
+    return {"probe_ids": ids, "probe_predicted": changes, "probe_realised": changes}

@@ -47,7 +47,7 @@ def main() -> None:
         task = progress.add_task("training", total=2 * arguments.steps)
         plain = _trained(client, "forward-kl", arguments.steps, progress, task)
         whole = _trained(client, "gae-cr-opd", arguments.steps, progress, task, gates=_GATES)
-        live = client.submit({**_spec("cr-opd", 3000), "name": "demo-cr-opd, live"}).id
+        live = client.submit({**_spec("cr-opd", 3000), "name": "demo-cr-opd live"}).id
         _wait_for_steps(client, live, 8)
         answers = _asked(client, plain, whole)
         pages = _pages(plain, whole, live, answers)
