@@ -15,7 +15,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -28,6 +28,7 @@ from opd_core.runs.deadline import Deadline
 from opd_core.runs.live import LiveWriter
 from opd_core.runs.rows import Claim
 from opd_core.runs.settings import Settings
+from opd_core.runs.states import InvalidTransition
 from opd_core.runs.store import RunStore
 from worker.disk import WAITING, Disks
 from worker.lease import LeaseKeeper
@@ -91,6 +92,8 @@ def judge(
         return Ending("queued", f"waits for disk space ({how})", later=WAITING)
     if stop is Stop.DRAIN:
         return Ending("queued", f"drained ({how})")
+    if error is not None and error["code"] == "teacher_unreachable":
+        return Ending("paused", f"teacher_unreachable ({how})", error)
     if error is not None:
         # To be tried again, named if it is the last time. A full disk is not empty the next moment.
         later = "waiting after a full disk" if error["code"] == "disk_full" else None
@@ -260,6 +263,9 @@ class Supervisor:
             data = {"reason": ending.reason, "log": redact(trainer.log.last_lines(_LOG_LINES_IN_EVENT))}
             why = ending.error["message"] if ending.error else ending.reason
             recorder.event("error", "trainer_crashed", f"the trainer crashed: {why}", data)
+        if ending.status == "paused" and ending.error is not None:
+            recorder.event("warning", ending.error["code"], f"{ending.error['message']}: pausing; resume the job then")
+            self._pause()
         if ending.status in ("queued", "paused"):  # which of the two is the user's latest wish
             recorded = self._store.requeue(
                 claim.job_id,
@@ -275,6 +281,11 @@ class Supervisor:
             return Ending("lost", "the lease was lost")
         recorder.publish_end()
         return ending
+
+    def _pause(self) -> None:
+        """Nobody asked for it, so the wish is recorded here."""
+        with suppress(InvalidTransition):  # cancelled meanwhile: it will end as that
+            self._store.request_pause(self._claim.job_id)
 
     def _killed_for_memory(self) -> bool:
         """Whether the kernel has killed for memory since this attempt began."""

@@ -8,7 +8,7 @@ vocabulary nothing is left to spread, and the feedback is the step's own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -20,41 +20,10 @@ from opd_core.diagnostics.records import BatchFacts
 from opd_core.objective.credit import remaining
 from opd_core.objective.feedback import Feedback, FeedbackContext
 from opd_core.objective.plan import PlanState
+from opd_core.objective.targets import SparseTarget
 from opd_core.spec import MethodSpec
 
 Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class RecordedTarget:
-    """N distributions over V tokens, known on up to M of them. Holds [N, M]; a row of V is made when it is looked at.
-
-    ``keep`` is False where an id of a row is listed again.
-    """
-
-    ids: Tensor  # [N, M]
-    logp: Tensor  # [N, M]; -inf where an id is listed again
-    keep: Tensor  # [N, M] bool
-    vocabulary: int
-    temperature: float  # of the softmax that they were recorded at
-
-    def __len__(self) -> int:
-        return self.ids.shape[0]
-
-    def __getitem__(self, rows: slice | Tensor) -> RecordedTarget:
-        return replace(self, ids=self.ids[rows], logp=self.logp[rows], keep=self.keep[rows])
-
-    def log_probs(self, temperature: float) -> Tensor:
-        """Log-probabilities [N, V]."""
-        known = self.logp.logsumexp(1)
-        others = self.vocabulary - self.keep.sum(1)
-        # Rounding can bring the sum to 1 or above: the others keep the smallest mass that the precision can tell.
-        left = torch.log1p(-known.clamp(max=-torch.finfo(known.dtype).eps).exp())
-        full = (left - others.clamp(min=1).log())[:, None].repeat(1, self.vocabulary)
-        full.scatter_reduce_(1, self.ids, self.logp, "amax", include_self=False)
-        if temperature == self.temperature:
-            return full
-        return (full * (self.temperature / temperature)).log_softmax(-1)
 
 
 class Recorded:
@@ -102,26 +71,26 @@ class Recorded:
         first[:, 1:] = ordered.values[:, 1:] != ordered.values[:, :-1]
         return ids, torch.zeros_like(first).scatter(1, ordered.indices, first)
 
-    def _target(self, temperature: float, *columns: str) -> RecordedTarget:
+    def _target(self, temperature: float, *columns: str) -> SparseTarget:
         sampled, *favourites = (self.packed(name) for name in columns)
         ids, keep = self._favourites
         logp = torch.cat([sampled[:, None], *favourites], 1).masked_fill(~keep, -torch.inf)
-        return RecordedTarget(ids, logp, keep, self.facts.vocabulary, temperature)
+        return SparseTarget(ids, logp, keep, self.facts.vocabulary, temperature)
 
     @cached_property
-    def student(self) -> RecordedTarget:
+    def student(self) -> SparseTarget:
         """N rows."""
         return self._target(self.facts.temperature, "logp_student", "student_top_logp", "teacher_top_student_logp")
 
     @cached_property
-    def teacher(self) -> RecordedTarget:
+    def teacher(self) -> SparseTarget:
         """N rows."""
         return self._target(
             self.facts.teacher_temperature, "logp_teacher", "student_top_teacher_logp", "teacher_top_logp"
         )
 
     @cached_property
-    def reference(self) -> RecordedTarget | None:
+    def reference(self) -> SparseTarget | None:
         """N rows: the student at the start of the run, where the run's own method looked at it."""
         if not self.has("logp_reference"):
             return None

@@ -4,10 +4,11 @@ from opd_core.models.check import check_decoding, check_trunk_and_head
 from opd_core.models.critic import ValueHead
 from opd_core.models.head import Head
 from opd_core.models.language_model import LanguageModel
-from opd_core.models.load import load_model
+from opd_core.models.load import load_model, load_student
+from opd_core.models.lora import adapter_weights, add_lora, without_adapter
 from opd_core.models.positions import position_ids
 from opd_core.models.reference import resolve_model
-from opd_core.models.save import restore_weights, save_model
+from opd_core.models.save import restore_weights, save_model, save_student
 from opd_core.models.trunk import Trunk
 from opd_core.models.vocabulary import check_vocabularies, token_texts, vocabulary_warnings
 
@@ -16,14 +17,19 @@ __all__ = [
     "LanguageModel",
     "Trunk",
     "ValueHead",
+    "adapter_weights",
+    "add_lora",
     "check_decoding",
     "check_trunk_and_head",
     "check_vocabularies",
     "load_model",
+    "load_student",
     "position_ids",
     "resolve_model",
     "restore_weights",
     "save_model",
+    "save_student",
     "token_texts",
     "vocabulary_warnings",
+    "without_adapter",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from peft import LoraConfig
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -17,7 +18,7 @@ class LanguageModel:
     ``model`` owns the parameters; ``trunk`` and ``head`` are views of it. ``vocab_size`` V counts the token ids that
     exist for both the tokenizer and (after ``check_vocabularies``) the other model; embedding rows beyond V are
     padding and take part in nothing. ``eos_ids`` are all ids that end a completion. ``name`` is what the spec called
-    the model; ``revision`` is the commit of a hub model, else None.
+    the model; ``revision`` is the commit of a hub model, else None. With an ``adapter`` (lora.py) only that is trained.
     """
 
     model: PreTrainedModel
@@ -29,6 +30,7 @@ class LanguageModel:
     pad_id: int
     name: str
     revision: str | None
+    adapter: LoraConfig | None = None
 
     @property
     def flop_parameters(self) -> int:

@@ -21,10 +21,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from opd_core.models.head import split_head
 from opd_core.models.language_model import LanguageModel
+from opd_core.models.lora import adapter_weights, add_lora
 from opd_core.models.quiet import silence_config, silence_modules
 from opd_core.models.reference import ResolvedModel, resolve_model
 from opd_core.models.trunk import Trunk, base_model
-from opd_core.spec import ModelSpec, UserError
+from opd_core.spec import JobSpec, ModelSpec, UserError
 
 # What the Hugging Face loaders raise for a checkpoint that is missing, incomplete or broken.
 _LOADING_ERRORS = (
@@ -81,6 +82,17 @@ def load_model(ref: ModelSpec, *, device: torch.device | str = "cpu", trainable:
         name=ref.model,
         revision=getattr(config, "_commit_hash", None) or found.revision,
     )
+
+
+def load_student(spec: JobSpec, *, device: torch.device | str = "cpu", trainable: bool) -> LanguageModel:
+    """The student of a job, with its adapter where it trains one: then nothing else takes gradients."""
+    lora = spec.student.lora
+    lm = load_model(spec.student, device=device, trainable=trainable and lora is None, role="student")
+    if lora is not None:
+        add_lora(lm, lora, seed=spec.seed)
+        for parameter in adapter_weights(lm).values():
+            parameter.requires_grad_(trainable)
+    return lm
 
 
 class _Complaint:

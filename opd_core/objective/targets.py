@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -91,6 +91,41 @@ class GeometricTarget:
         assert total is not None
         assert ruled_out is not None
         return total.masked_fill(ruled_out, -torch.inf).log_softmax(-1)
+
+
+@dataclass(frozen=True)
+class SparseTarget:
+    """N distributions over V tokens, known on up to M of them; what is left of the mass is even over the others.
+
+    Holds [N, M]; a row of V is made when it is looked at. ``keep`` is False where an id of a row is listed again.
+    """
+
+    ids: Tensor  # [N, M]
+    logp: Tensor  # [N, M]; -inf where an id is listed again
+    keep: Tensor  # [N, M] bool
+    vocabulary: int
+    temperature: float  # of the softmax that they were told at
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]
+
+    def __getitem__(self, rows: slice | Tensor) -> SparseTarget:
+        return replace(self, ids=self.ids[rows], logp=self.logp[rows], keep=self.keep[rows])
+
+    def to(self, device: torch.device) -> SparseTarget:
+        """The same on another device."""
+        return replace(self, ids=self.ids.to(device), logp=self.logp.to(device), keep=self.keep.to(device))
+
+    def log_probs(self, temperature: float) -> Tensor:
+        known = self.logp.logsumexp(1)
+        others = self.vocabulary - self.keep.sum(1)
+        # Rounding can bring the sum to 1 or above: the others keep the smallest mass that the precision can tell.
+        left = torch.log1p(-known.clamp(max=-torch.finfo(known.dtype).eps).exp())
+        full = (left - others.clamp(min=1).log())[:, None].repeat(1, self.vocabulary)
+        full.scatter_reduce_(1, self.ids, self.logp, "amax", include_self=False)
+        if temperature == self.temperature:
+            return full
+        return (full * (self.temperature / temperature)).log_softmax(-1)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     artifacts_url: str = Field("", repr=False, description="fsspec URL. Default file://{home}/artifacts.")
     api_url: str = "http://127.0.0.1:8321"
     api_token: SecretStr | None = None
+    endpoints: Annotated[Path | None, Field(description="Teacher servers, see runs/endpoints.py.")] = None
     model_roots: Roots = ()
     data_roots: Roots = ()
     lease_s: float = Field(30.0, gt=0, description="A job whose worker is silent for so long is taken back.")
@@ -66,6 +67,11 @@ class Settings(BaseSettings):
         self.database_url = self.database_url or f"sqlite:///{self.home}/opd.db"
         self.artifacts_url = (self.artifacts_url or f"file://{self.home}/artifacts").rstrip("/")
         return self
+
+    @property
+    def endpoints_file(self) -> Path:
+        """Where the operator registers teacher servers."""
+        return self.endpoints or self.home / "endpoints.yaml"
 
     @property
     def token_file(self) -> Path:

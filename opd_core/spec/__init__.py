@@ -16,6 +16,7 @@ from opd_core.spec.job import (
 from opd_core.spec.method import MethodSpec
 from opd_core.spec.model import ModelSpec
 from opd_core.spec.rollout import RolloutSpec
+from opd_core.spec.student import StudentSpec
 from opd_core.spec.teacher import TeacherSpec
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "RolloutSpec",
     "ScheduleSpec",
     "StartSpec",
+    "StudentSpec",
     "TaskSpec",
     "TeacherSpec",
     "TelemetrySpec",

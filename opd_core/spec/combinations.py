@@ -297,7 +297,7 @@ def teacher_must_give(method: MethodSpec) -> str:
         tokens.append("the sampled token")
     if k := _students_favourites(method):
         tokens.append(f"the student's top {k}")
-    if k := _teachers_favourites(method):
+    if k := teachers_favourites(method):
         tokens.append(f"its own top {k}")
     sampled_only = tokens == ["the sampled token"]
     given = [("the log-probability of " if sampled_only else "log-probabilities of ") + _listed(tokens)]
@@ -319,7 +319,7 @@ def _students_favourites(method: MethodSpec) -> int:
     return max(asked, default=0)
 
 
-def _teachers_favourites(method: MethodSpec) -> int:
+def teachers_favourites(method: MethodSpec) -> int:
     """How many of the teacher's favourites have to be known."""
     support, routing = method.support, method.routing
     asked = [gate.k for gate in method.gates if isinstance(gate, EopdGate | SelectKdGate | OverlapGate | PruneGate)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from opd_core.spec.combinations import teacher_must_give
 from opd_core.spec.errors import UserError
 from opd_core.spec.method import MethodSpec
 from opd_core.spec.teacher import MixturePart
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 def check_states(spec: JobSpec, method: MethodSpec) -> None:
     """Raise UserError where the states or the teacher's context ask for what the job does not give."""
     _check_writers(spec, method)
+    _check_endpoint(spec, method)
     _check_data(spec)
     _check_contexts(spec)
     tagged = any(isinstance(voice, MixturePart) and voice.tags for _, voice in spec.voices())
@@ -44,6 +46,24 @@ def _check_writers(spec: JobSpec, method: MethodSpec) -> None:
         )
     if writers.student == 0 and spec.rollout.replay is not None:
         raise UserError("rollout.replay: keeps rows that the student wrote, and it writes none", param="rollout.replay")
+
+
+def _check_endpoint(spec: JobSpec, method: MethodSpec) -> None:
+    """A server knows its own favourites and the written token, and writes nothing for us."""
+    if spec.teacher is None or spec.teacher.endpoint is None:
+        return
+    given = teacher_must_give(method)
+    if "whole vocabulary" in given or "the student's top" in given:
+        raise UserError(
+            f"teacher.endpoint: this method needs {given}, and a teacher server gives those of the written token and "
+            "its own favourites: use method.support {kind: teacher_top_k}, {kind: intersection} or {kind: sampled} "
+            "without other temperatures and targets (recipes such as topk-forward-kl, tml-opd, vopd, cr-opd)",
+            param="method.support",
+        )
+    if spec.rollout.teacher_writes:
+        raise UserError(
+            "rollout: asks the teacher to write, and a teacher server (teacher.endpoint) only scores", param="rollout"
+        )
 
 
 def _check_data(spec: JobSpec) -> None:
@@ -84,6 +104,13 @@ def state_warnings(spec: JobSpec, method: MethodSpec) -> Iterator[str]:
             f"{1 - rollout.written_by.student:.0%} of the rows are not the student's own: at those states nothing says "
             "what the student does when it is alone"
         )
+    if spec.teacher is not None and spec.teacher.endpoint is not None:
+        given = teacher_must_give(method)
+        if "enough of the vocabulary" in given:
+            yield (
+                "the teacher server gives its favourites only: KL, entropy and expected baselines take the rest of its "
+                "mass as spread evenly over the other tokens"
+            )
     if any(voice.places & {"answer", "demonstration", "solution"} for _, voice in spec.voices()):
         yield (
             "the teacher reads what the student does not (teacher.context): what it knows from there and the student "

@@ -114,10 +114,19 @@ class TeacherSpec(Voice):
     """
 
     mixture: list[MixturePart] | None = Field(None, min_length=2, max_length=16)
+    endpoint: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9][a-z0-9-]{0,63}$",
+        description="A teacher server that the operator of the service has registered, by its name there.",
+    )
 
     def _check_sources(self) -> None:
-        if sum(source is not None for source in (self.model, self.self_, self.mixture)) != 1:
-            raise ValueError("give exactly one of model (another model), self (the student) and mixture (several)")
+        sources = (self.model, self.self_, self.mixture, self.endpoint)
+        if sum(source is not None for source in sources) != 1:
+            raise ValueError(
+                "give exactly one of model (another model), self (the student), mixture (several) and endpoint (a "
+                "server)"
+            )
         if self.mixture is not None and self.context is not None:
             raise ValueError("a mixture has a context for each of its parts, none of its own")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -11,10 +11,19 @@ from opd_core.models import (
     check_trunk_and_head,
     check_vocabularies,
     load_model,
+    load_student,
     vocabulary_warnings,
+    without_adapter,
 )
+from opd_core.runs.endpoints import endpoint
+from opd_core.runs.settings import Settings
 from opd_core.spec import JobSpec
-from opd_core.spec.teacher import MixturePart
+from opd_core.spec.combinations import teachers_favourites
+from opd_core.spec.teacher import MixturePart, SelfTeacher
+from opd_core.tasks import Task, check_context
+from opd_core.teachers.remote import RemoteTeacher
+from opd_core.teachers.server import Server
+from opd_core.teachers.teacher import Teacher
 from opd_core.teachers.voice import Voice
 
 
@@ -31,7 +40,10 @@ def load_voices(
     ``start`` gives a copy of the student the weights that the run began with. Teachers that never move are kept in
     ``frozen_dtype``; a moving average stays float32, or small steps would be lost. Raises UserError.
     """
-    voices, warnings = [], []
+    voices: list[Voice] = []
+    warnings: list[str] = []
+    if spec.teacher is not None and spec.teacher.endpoint is not None:  # a server; its vocabulary is asked later
+        return [], []
     for path, wanted in spec.voices():
         reference = wanted.reference()
         decay = None
@@ -40,13 +52,11 @@ def load_voices(
             check_trunk_and_head(lm)
             check_vocabularies(student, lm)
             warnings += vocabulary_warnings(student, lm)
-        elif wanted.self_ is not None and wanted.self_.weights == "current":
-            lm = student
         else:
-            lm = load_model(spec.student, device=device, trainable=False, role="student")
-            start(lm)
-            decay = wanted.self_.decay if wanted.self_ is not None and wanted.self_.weights == "ema" else None
-        if lm is not student and decay is None and frozen_dtype != torch.float32:
+            assert wanted.self_ is not None
+            lm = _of_the_student(spec, wanted.self_, student, device=device, start=start)
+            decay = wanted.self_.decay if wanted.self_.weights == "ema" else None
+        if lm.model is not student.model and decay is None and frozen_dtype != torch.float32:
             lm.model.to(frozen_dtype)
         part = wanted if isinstance(wanted, MixturePart) else None
         voices.append(
@@ -62,3 +72,41 @@ def load_voices(
     for voice in voices:  # a later teacher may have had the shorter vocabulary
         voice.lm.restrict_vocabulary(student.vocab_size)
     return voices, list(dict.fromkeys(warnings))
+
+
+def _of_the_student(
+    spec: JobSpec,
+    wanted: SelfTeacher,
+    student: LanguageModel,
+    *,
+    device: torch.device | str,
+    start: Callable[[LanguageModel], None],
+) -> LanguageModel:
+    """The student as its own teacher. Under an adapter its start is the model below it: no copy is held."""
+    if wanted.weights == "current":
+        return student
+    if wanted.weights == "initial" and student.adapter is not None and spec.from_ is None:
+        return without_adapter(student)
+    copy = load_student(spec, device=device, trainable=False)
+    start(copy)
+    return copy
+
+
+def assemble(spec: JobSpec, voices: Sequence[Voice], task: Task, student: LanguageModel) -> Teacher:
+    """The loaded teachers (or the server) with the task that they are asked about; all that can be checked is.
+
+    Raises UserError, or TeacherUnreachable for a server that does not answer.
+    """
+    for path, wanted in spec.voices():
+        if wanted.context is not None:
+            param = f"{path}.context"
+            check_context(task, wanted.context, student.tokenizer, param=param, vocab_size=student.vocab_size)
+    if spec.teacher is not None and spec.teacher.endpoint is not None:
+        name = spec.teacher.endpoint
+        server = Server(name, endpoint(Settings(), name, param="teacher.endpoint"))
+        remote = RemoteTeacher(server, task, vocabulary=student.vocab_size, context=spec.teacher.context)
+        remote.check(teachers_favourites(spec.method_spec()))
+        return remote
+    teacher = Teacher(voices, task)
+    teacher.check_tags()
+    return teacher

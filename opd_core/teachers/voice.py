@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from opd_core.models import LanguageModel
+from opd_core.models import LanguageModel, adapter_weights
 from opd_core.rollout import Rollouts
 from opd_core.tasks import Problem, Task
 from opd_core.teachers.local import Scores, score_with_ends
@@ -48,7 +48,7 @@ class Voice:
 
     def encode(self, task: Task, problem: Problem, solution: str | None = None) -> list[int]:
         """What it reads before the completion."""
-        return task.encode(problem) if self.context is None else task.read(problem, self.context, solution)
+        return read_by(task, problem, self.context, solution)
 
     def score(self, asked: Asked, task: Task, *, micro_tokens: int) -> tuple[Scores, int]:
         """Its distributions on the student's completions, and the number of tokens that it read."""
@@ -74,7 +74,9 @@ class Voice:
 
     def weights(self) -> dict[str, Tensor]:
         """What a checkpoint keeps of it: the average; nothing of a model that does not move."""
-        return {} if self.decay is None else dict(self.lm.model.named_parameters())
+        if self.decay is None:
+            return {}
+        return adapter_weights(self.lm) if self.lm.adapter is not None else dict(self.lm.model.named_parameters())
 
     @torch.no_grad()
     def restore(self, weights: dict[str, Tensor]) -> None:
@@ -82,3 +84,8 @@ class Voice:
         own = dict(self.lm.model.named_parameters())
         for name, value in weights.items():
             own[name].copy_(value)
+
+
+def read_by(task: Task, problem: Problem, context: str | None, solution: str | None) -> list[int]:
+    """Ids of what a teacher reads before the completion."""
+    return task.encode(problem) if context is None else task.read(problem, context, solution)

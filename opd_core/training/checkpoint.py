@@ -1,6 +1,6 @@
 """Checkpoints: everything a resume needs, in safetensors and JSON.
 
-    student/                       an ordinary Hugging Face directory (weights and tokenizer)
+    student/                       a Hugging Face directory (weights, tokenizer), a PEFT one where an adapter is trained
     optimizer.safetensors          AdamW moments by parameter name, and the random generators' states
     critic.safetensors             the critic's weights, where the method has one
     critic_optimizer.safetensors   its AdamW moments
@@ -27,7 +27,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from opd_core.models import LanguageModel, restore_weights, save_model
+from opd_core.models import LanguageModel, restore_weights, save_student
 from opd_core.runs.artifacts import CorruptArtifact, RunFiles
 from opd_core.training.learner import Learner
 
@@ -70,7 +70,7 @@ def save(
     """
     name = f"step-{progress.step:06d}.a{attempt}"
     staging = Path(tempfile.mkdtemp(prefix="opd-checkpoint-"))
-    save_model(student, staging / "student")
+    save_student(student, staging / "student")
     save_file({**_rng(), **learner.moments()}, staging / "optimizer.safetensors")
     if critic is not None:
         save_file(critic.module.state_dict(), staging / "critic.safetensors")

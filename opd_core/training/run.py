@@ -77,7 +77,7 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     should_save: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Run ``spec`` in the run directory ``out`` (path, fsspec URL or its files), or resume what is there; returns the report.
+    """Run ``spec`` in the run directory ``out`` (path, fsspec URL or its files), or resume it; returns the report.
 
     ``should_save`` is asked after each step whether a checkpoint is wanted beside the regular ones. Raises UserError
     for what the user can put right, Stopped when ``should_stop`` said so after a step.

@@ -50,6 +50,10 @@ class Written:
             [self.begun[i] for i in order],
         )
 
+    def fresh(self) -> Written:
+        """Without the rows of earlier steps."""
+        return self.reorder((self.age == 0).nonzero()[:, 0])
+
 
 @dataclass(frozen=True)
 class Writer:

@@ -12,7 +12,7 @@ from opd_core.spec import MethodSpec
 from tests.integration.conftest import Running
 
 # Together they choose something in every variable and need everything that a method may need.
-FEW = ["exopd", "gae-cr-opd", "mopd", "reopold", "rg-opd", "stable-opd", "union-topk"]
+FEW = ["exopd", "gae-cr-opd", "mopd", "reopold", "rg-opd", "sft", "stable-opd", "union-topk"]
 
 
 @pytest.mark.parametrize("variable", MethodSpec.model_fields)
@@ -32,6 +32,38 @@ def test_the_few_need_what_all_need() -> None:
 def test_recipes_through_the_service(running: Running) -> None:
     spec = running.spec()
     base: dict[str, Any] = {key: spec[key] for key in ("student", "teacher", "task")}
-    base["task"] = base["task"] | {"eval_examples": 0}
+    base["task"] = base["task"] | {"eval_examples": 0, "demonstration_column": "answer"}
     found = {row["name"]: row["problem"] for row in smoke(running.client, FEW, base, steps=3)}
     assert found == dict.fromkeys(FEW)
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "average": {
+        "teacher": {"self": {"weights": "ema", "decay": 0.9}, "context": "{answer} = {prompt}"},
+        "rollout": {"replay": {"share": 0.5, "max_age": 2}, "prefix": {"of": "data"}},
+    },
+    "several": {
+        "teacher": {"mixture": [{"self": {"weights": "initial"}, "tags": ["7"]}, {"model": "demo/teacher"}]},
+        "rollout": {"written_by": {"student": 0.5, "teacher": 0.3, "data": 0.2}},
+    },
+}
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("kind", KINDS)
+def test_teachers_and_states_through_the_service(running: Running, kind: str) -> None:
+    spec, changes = running.spec(), KINDS[kind]
+    teacher = {**changes["teacher"]}
+    if "mixture" in teacher:
+        teacher["mixture"] = [teacher["mixture"][0], spec["teacher"]]
+    spec |= {
+        "teacher": teacher,
+        "rollout": {"prompts_per_step": 4, "samples_per_prompt": 2, "max_new_tokens": 8, **changes["rollout"]},
+        "task": spec["task"] | {"demonstration_column": "answer", "tag_column": "digit"},
+        "schedule": {"steps": 3, "evaluate_every": 0, "checkpoint_every": 0},
+    }
+    job = running.client.wait(running.client.submit(spec).id, timeout_s=120, poll_s=0.2)
+    assert job.status == "succeeded", job.error
+    metrics = running.client.metrics(job.id)
+    assert len(metrics.steps) >= 3
+    assert running.client.report(job.id)["budget"]["teacher_tokens"] > 0

@@ -26,10 +26,12 @@ STATES = {
     "teacher begins": {"prefix": {"of": "teacher", "share": 0.5, "until": 1.0}},
     "replay": {"replay": {"share": 0.5, "max_age": 2}},
 }
+# Whose student trains an adapter; a teacher of the same name as above.
+ADAPTED = {"adapter": None, "adapter under its start": "initial", "adapter's average": "ema"}
 
 
 def spec_of(tiny_spec, tiny_world, name, steps=4):
-    teacher, rollout = TEACHERS.get(name), STATES.get(name, {})
+    teacher, rollout = TEACHERS.get(ADAPTED.get(name) or name), STATES.get(name, {})
     changes = {
         "task": {
             **tiny_spec().task.model_dump(exclude_unset=True),
@@ -40,6 +42,8 @@ def spec_of(tiny_spec, tiny_world, name, steps=4):
         "optimizer": {"lr": 1e-3, "warmup_steps": 0},
         "schedule": {"steps": steps, "evaluate_every": 0, "checkpoint_every": 2},
     }
+    if name in ADAPTED:
+        changes["student"] = {"model": str(tiny_world.student), "lora": {"rank": 4}}
     if teacher is not None:
         changes["teacher"] = filled(teacher, tiny_world)
     return tiny_spec(**changes)
@@ -59,7 +63,7 @@ def run(spec, out, **options):
     return report, [m["values"] for m in said if m["type"] == "metrics" and m["step"] > 0], said
 
 
-@pytest.mark.parametrize("name", [*TEACHERS, *STATES])
+@pytest.mark.parametrize("name", [*TEACHERS, *STATES, *ADAPTED])
 def test_it_trains_and_resumes_bit_for_bit(name, tiny_spec, tiny_world, tmp_path):
     spec = spec_of(tiny_spec, tiny_world, name)
     whole, metrics, _ = run(spec, tmp_path / "whole")
@@ -80,6 +84,23 @@ def test_it_trains_and_resumes_bit_for_bit(name, tiny_spec, tiny_world, tmp_path
     assert all(torch.equal(one[key], two[key]) for key in one)
     for key in ("student_tokens", "teacher_written_tokens", "teacher_tokens", "flops"):
         assert halves["budget"][key] == whole["budget"][key]
+
+
+def test_an_adapter_is_all_that_moves_and_is_exported_merged_or_alone(tiny_spec, tiny_world, tmp_path):
+    spec = spec_of(tiny_spec, tiny_world, "adapter")
+    report, _, _ = run(spec, tmp_path / "merged")
+    assert report["models"]["student"]["adapter_parameters"] < 0.3 * report["models"]["student"]["parameters"]
+    before = load_file(tiny_world.student / "model.safetensors")
+    after = load_file(tmp_path / "merged" / "student" / "model.safetensors")
+    assert before.keys() == after.keys()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed
+    assert all("_proj" in name for name in changed)
+    lora = {**spec.student.model_dump()["lora"], "merge": False}
+    spec = spec.model_copy(update={"student": type(spec.student)(model=str(tiny_world.student), lora=lora)})
+    run(spec, tmp_path / "alone")
+    assert (tmp_path / "alone" / "student" / "adapter_config.json").exists()
+    assert not (tmp_path / "alone" / "student" / "model.safetensors").exists()
 
 
 def test_who_wrote_is_counted(tiny_spec, tiny_world, tmp_path):

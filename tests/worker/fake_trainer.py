@@ -67,6 +67,12 @@ elif arguments.mode == "disk-full":
     error = {"code": "disk_full", "message": "the disk is full", "param": "checkpoints.keep_last"}
     say(type="error", error={**error, "category": "resource", "retryable": True})
     sys.exit(1)
+elif arguments.mode == "teacher-gone":
+    say(type="phase", phase="training")
+    checkpoint(4)
+    error = {"code": "teacher_unreachable", "message": "the teacher server 'big' is silent", "param": "teacher"}
+    say(type="error", error={**error, "category": "resource", "retryable": True})
+    sys.exit(75)
 elif arguments.mode == "no-report":
     sys.exit(0)
 elif arguments.mode == "crash":

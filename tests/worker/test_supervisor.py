@@ -176,6 +176,18 @@ def test_pause_frees_the_worker_and_the_job_rests_until_it_is_resumed(bench: Ben
     assert bench.job(job).attempt == 2
 
 
+def test_a_vanished_teacher_pauses_the_job_and_poisons_nothing(bench: Bench) -> None:
+    job = bench.submit()
+    assert bench.run(job, "teacher-gone").status == "paused"
+    resting = bench.job(job)
+    assert (resting.status, resting.crashes, resting.error) == ("paused", 0, None)
+    assert [checkpoint.step for checkpoint in bench.store.list_checkpoints(job.id)] == [4]
+    (told,) = [event for event in bench.store.list_events(job.id, limit=100)[0] if event.type == "teacher_unreachable"]
+    assert "the teacher server 'big' is silent" in told.message
+    assert bench.store.request_resume(job.id).status == "queued"
+    assert bench.run(job, "success").status == "succeeded"
+
+
 def test_every_wish_for_a_checkpoint_is_told_once(bench: Bench) -> None:
     job = bench.submit()
     with running(bench, job, "polite"):
@@ -292,6 +304,8 @@ Supervisor(claim, store, LiveWriter(None), settings, draining=lambda: False, com
         (None, 2, None, None, "queued", True),  # Python's own exit code for bad usage
         (None, 1, None, {"code": "x", "category": "system", "retryable": False}, "failed", False),
         (None, 1, None, {"code": "x", "category": "system", "retryable": True}, "queued", True),
+        (None, 75, None, {"code": "teacher_unreachable", "message": "x", "retryable": True}, "paused", False),
+        (Stop.CANCEL, 75, None, {"code": "teacher_unreachable", "message": "x", "retryable": True}, "cancelled", False),
         (None, 75, None, None, "queued", True),  # nobody asked: an endless loop must be counted
         (None, -9, None, None, "queued", True),
         (Stop.DRAIN, 75, None, None, "queued", False),

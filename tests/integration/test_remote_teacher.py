@@ -1,0 +1,116 @@
+"""A job whose teacher is a server: it trains, rests when the server vanishes, and goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+
+from opd_core.models import load_model
+from opd_core.spec import ModelSpec
+from tests.integration.conftest import Running
+from tests.teachers.fake_server import FakeServer
+
+pytestmark = pytest.mark.service
+
+
+class TeacherServer:
+    """The tiny teacher on a loopback port; ``down`` makes it hang up on everybody."""
+
+    def __init__(self, model: Path, root: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("OPD_MODEL_ROOTS", str(root))
+            lm = load_model(ModelSpec(model=str(model)), device="cpu", trainable=False, role="teacher")
+        answers, outer = FakeServer(lm), self
+        self.down, self.answered = False, 0
+        lock = threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                content = self.rfile.read(int(self.headers["content-length"]))
+                if outer.down:
+                    self.close_connection = True
+                    return
+                with lock, torch.no_grad():
+                    response = answers(httpx.Request("POST", f"http://teacher{self.path}", content=content))
+                outer.answered += 1
+                self.send_response(response.status_code)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(response.content)))
+                self.end_headers()
+                self.wfile.write(response.content)
+
+            def log_message(self, *_: Any) -> None:
+                return
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+
+@pytest.fixture
+def server(running: Running, tiny_world: Any) -> Iterator[TeacherServer]:
+    server = TeacherServer(tiny_world.teacher, tiny_world.root)
+    entry = {"url": server.url, "model": "tiny", "top_k": 16, "patience_s": 1.0}
+    (running.home / "endpoints.yaml").write_text(json.dumps({"big-teacher": entry}))
+    yield server
+    server.close()
+
+
+def spec_of(running: Running, **changes: Any) -> dict[str, Any]:
+    return running.spec(
+        recipe="tml-opd",
+        schedule={"steps": 40, "evaluate_every": 0, "checkpoint_every": 0},
+        telemetry={"sequences_per_step": 0},
+        **{"teacher": {"endpoint": "big-teacher"}, **changes},
+    )
+
+
+def test_it_trains_pauses_when_the_server_vanishes_and_goes_on(running: Running, server: TeacherServer) -> None:
+    client = running.client
+    whole = client.wait(client.submit(spec_of(running)).id, timeout_s=180, poll_s=0.2)
+    assert whole.status == "succeeded", whole.error
+    assert whole.accuracy.teacher is not None  # it was asked to solve the held-out problems
+    report = client.report(whole.id)
+    assert report["models"]["teacher"]["name"] == "tiny at big-teacher"
+
+    job = client.submit(spec_of(running)).id
+    until(lambda: (client.job(job).progress.step or 0) >= 5)
+    server.down = True
+    until(lambda: client.job(job).status == "paused")
+    resting = client.job(job)
+    assert resting.error is None
+    assert any(event.type == "teacher_unreachable" for event in client.events(job).data)
+    server.down = False
+    client.resume(job)
+    done = client.wait(job, timeout_s=180, poll_s=0.2)
+    assert done.status == "succeeded", done.error
+    assert done.attempt == 2
+    one, two = (running.run_directory(id) / "student" / "model.safetensors" for id in (whole.id, job))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_server_that_nobody_registered_is_refused_at_the_door(running: Running, server: TeacherServer) -> None:
+    from api.client import ApiError
+
+    with pytest.raises(ApiError, match="no teacher server 'other'"):
+        running.client.submit(spec_of(running, teacher={"endpoint": "other"}))
+
+
+def until(true: Any, timeout_s: float = 120.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -1,0 +1,212 @@
+"""A teacher behind HTTP: the same as in the process, patient in trouble, refused with the reason where it cannot serve."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+import torch
+
+from opd_core.models import load_model
+from opd_core.objective.feedback import FeedbackContext
+from opd_core.objective.plan import PlanState
+from opd_core.recipes import adapt, resolve
+from opd_core.rollout import uniform_noise, write
+from opd_core.runs.endpoints import endpoint, endpoints
+from opd_core.runs.settings import Settings
+from opd_core.spec import JobSpec, ModelSpec, TaskSpec, UserError
+from opd_core.tasks import load_task
+from opd_core.teachers import Asked, RemoteTeacher, Teacher, TeacherUnreachable, Voice
+from opd_core.training.student_step import StudentStep
+from opd_core.training.update import Update
+from tests.teachers.fake_server import FakeServer
+
+
+@pytest.fixture
+def world(tiny_world, tiny_spec):
+    student, teacher = (
+        load_model(ModelSpec(model=str(path)), device="cpu", trainable=path == tiny_world.student, role="teacher")
+        for path in (tiny_world.student, tiny_world.teacher)
+    )
+    spec = TaskSpec(dataset=str(tiny_world.problems), prompt_column="question", answer_column="answer", eval_examples=4)
+    task = load_task(spec, student.tokenizer, seed=0)
+    problems = task.train[:5]
+    rollouts = write(
+        student,
+        [task.encode(problem) for problem in problems],
+        max_new_tokens=7,
+        noise=uniform_noise(0, 1, [(problem.id, 0) for problem in problems], 7),
+    )
+    return student, teacher, task, Asked(rollouts, problems, [None] * 5)
+
+
+def remote(world, fake=None, context=None, **settings):
+    student, teacher, task, _ = world
+    fake = fake or FakeServer(teacher)
+    server = fake.server(**{"top_k": 8, "patience_s": 1.0, **settings})
+    return RemoteTeacher(server, task, vocabulary=student.vocab_size, context=context)
+
+
+def gradients(world, teacher, recipe):
+    """One step's gradients, and its log-ratios."""
+    student, _, _, asked = world
+    method = adapt(recipe, {})
+    module = StudentStep(student.trunk, student.head)
+    module.zero_grad(set_to_none=True)
+    update = Update(
+        method=method,
+        module=module,
+        rollouts=asked.rollouts,
+        scores=teacher.score(asked, micro_tokens=10_000).scores,
+        micro_tokens=10_000,
+        state=PlanState(),
+        context=FeedbackContext(behaviour_logp=asked.rollouts.behaviour_logp),
+    )
+    update.take_gradients()
+    grads = torch.cat([p.grad.flatten() for p in student.model.parameters() if p.grad is not None])
+    return grads, update.feedback.log_ratio
+
+
+@pytest.mark.parametrize("context", [None, "{answer} = {prompt}"])
+@pytest.mark.parametrize("recipe", ["tml-opd", "topk-forward-kl", "aopd"])
+def test_it_gives_the_log_ratios_and_gradients_of_the_same_model_in_the_process(world, recipe, context):
+    _, lm, task, _ = world
+    everything = min(64, lm.vocab_size)
+    away = remote(world, context=context, top_k=everything if recipe != "tml-opd" else 1)
+    here = Teacher([Voice("teacher", lm, context=context)], task)
+    theirs, far = gradients(world, away, recipe)
+    ours, near = gradients(world, here, recipe)
+    torch.testing.assert_close(far, near, atol=1e-4, rtol=0)
+    assert float(ours.norm()) > 0
+    torch.testing.assert_close(theirs, ours, atol=1e-4 * float(ours.norm()), rtol=0)
+
+
+def test_what_is_not_told_is_spread_evenly_and_everything_adds_up(world):
+    _, lm, _, asked = world
+    scored = remote(world, top_k=3).score(asked, micro_tokens=10)
+    logp = scored.scores.rows[slice(None)].log_probs(1.0)
+    torch.testing.assert_close(logp.exp().sum(1), torch.ones(len(logp)), atol=1e-4, rtol=0)
+    assert len(scored.scores.ends) == 5
+    counted = logp.round(decimals=4).unique(dim=1)
+    assert counted.shape[1] < lm.vocab_size  # most tokens share one value
+    assert scored.tokens == int(asked.rollouts.mask.sum() + asked.rollouts.prompt_mask.sum())
+
+
+def test_it_solves_problems_greedily(world):
+    _, lm, task, _ = world
+    from opd_core.training.evaluation import completions
+
+    teacher = remote(world)
+    greedy = write(lm, [task.encode(problem) for problem in task.eval], max_new_tokens=6, noise=None)
+    assert teacher.solve(task.eval, 6) == completions(lm, greedy)
+
+
+def test_a_short_trouble_is_waited_out(world):
+    _, lm, _, asked = world
+    troubles = iter([httpx.ConnectError("refused"), httpx.Response(503), httpx.Response(429)])
+    fake = FakeServer(lm, fail=lambda: next(troubles, None))
+    teacher = remote(world, fake, patience_s=30.0, concurrency=1)
+    found = teacher.score(asked, micro_tokens=1).scores.rows[slice(None)].log_probs(1.0)
+    calm = remote(world).score(asked, micro_tokens=1).scores.rows[slice(None)].log_probs(1.0)
+    assert torch.equal(found, calm)
+    assert teacher.server.retries == 3
+
+
+def test_a_vanished_server_is_named_after_its_patience(world):
+    fake = FakeServer(world[1], fail=lambda: httpx.ConnectError("refused"))
+    with pytest.raises(TeacherUnreachable, match=r"'big' has not answered for 0\.3 s \(ConnectError\)"):
+        remote(world, fake, patience_s=0.3).score(world[3], micro_tokens=1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (httpx.Response(401), "refuses our key"),
+        (httpx.Response(400, text="no prompt_logprobs here"), "status 400: 'no prompt_logprobs here'"),
+        (httpx.Response(302, headers={"location": "http://169.254.169.254/"}), "status 302"),
+        (httpx.Response(200, json={"choices": []}), "no choices"),
+        (httpx.Response(200, json=[]), "not a JSON object"),
+        (httpx.Response(200, json={"choices": [{"text": "x"}]}), "gives no log-probabilities"),
+        (httpx.Response(200, json={"choices": [{"prompt_logprobs": [None]}]}), "gives no log-probabilities"),
+    ],
+)
+def test_an_unsuitable_server_is_refused_with_the_reason(world, answer, said):
+    fake = FakeServer(world[1], fail=lambda: answer)
+    with pytest.raises(UserError) as raised:
+        remote(world, fake).check(1)
+    assert said in raised.value.message
+    assert raised.value.param == "teacher.endpoint"
+    assert len(fake.asked) == 1  # neither tried again nor followed elsewhere
+
+
+def test_it_is_checked_for_vocabulary_and_favourites(world):
+    remote(world).check(8)
+    with pytest.raises(UserError, match="looks at 9 favourites"):
+        remote(world).check(9)
+    student, lm, task, _ = world
+    narrow = RemoteTeacher(FakeServer(lm).server(top_k=8), task, vocabulary=student.vocab_size - 20, context=None)
+    with pytest.raises(UserError, match="another vocabulary"):
+        narrow.check(1)
+
+
+def test_the_key_is_sent_and_said_nowhere(world, tmp_path):
+    (tmp_path / "key").write_text("hunter2-hunter2\n")
+    fake = FakeServer(world[1], fail=lambda: httpx.Response(500))
+    teacher = remote(world, fake, key_file=tmp_path / "key", patience_s=0.0)
+    with pytest.raises(TeacherUnreachable) as raised:
+        teacher.check(1)
+    assert fake.headers[0]["authorization"] == "Bearer hunter2-hunter2"
+    assert "hunter2" not in f"{raised.value} {teacher.server.endpoint!r} {teacher.name}"
+
+
+BASE = {
+    "name": "x",
+    "student": {"model": "demo/student"},
+    "teacher": {"endpoint": "big"},
+    "task": {"name": "demo/word-problems"},
+}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "method", "accepted"),
+    [
+        ("tml-opd", {}, True),
+        ("cr-opd", {}, True),
+        ("topk-forward-kl", {}, True),
+        ("forward-kl", {}, False),
+        ("topk-tail", {}, False),
+        ("tml-opd", {"objective": {"route": "log_ratio", "teacher_temperature": 0.5}}, False),
+    ],
+)
+def test_what_a_server_cannot_give_is_refused_at_submission(recipe, method, accepted):
+    spec = JobSpec.model_validate({**BASE, "recipe": recipe, "method": method})
+    if accepted:
+        resolve(spec)
+        return
+    with pytest.raises(UserError, match="teacher server") as raised:
+        resolve(spec)
+    assert raised.value.param == "method.support"
+
+
+def test_a_server_writes_nothing():
+    with pytest.raises(UserError, match="only scores"):
+        resolve(JobSpec.model_validate({**BASE, "recipe": "tml-opd", "rollout": {"teacher_mix": 0.2}}))
+
+
+def test_the_operator_names_the_servers(tmp_path):
+    settings = Settings(home=tmp_path)
+    assert endpoints(settings) == {}
+    with pytest.raises(UserError, match="none is registered"):
+        endpoint(settings, "big", param="teacher.endpoint")
+    file = tmp_path / "endpoints.yaml"
+    file.write_text("big: {url: 'http://10.0.0.5:8000', model: m}\n")
+    assert endpoint(settings, "big", param="teacher.endpoint").model == "m"
+    for text, said in (
+        ("big: {url: 'ftp://x', model: m}", "url"),
+        ("big: {url: 'http://x', model: m, key: secret}", "no such field"),
+        ("big: [", "not YAML"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError) as raised:
+            endpoints(settings)
+        assert said in raised.value.message
+        assert raised.value.code == "broken_endpoints"
