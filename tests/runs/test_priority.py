@@ -2,8 +2,11 @@
 
 import pytest
 from pydantic import ValidationError
+from sqlalchemy import update
 
 from opd_core.recipes import resolve
+from opd_core.runs import database
+from opd_core.runs import tables as t
 from opd_core.runs.store import NotWaiting
 from opd_core.spec import JobSpec
 from tests.runs.test_store import LEASE, SPEC, history
@@ -102,3 +105,13 @@ def test_a_queued_job_says_once_what_it_waits_for(store):
     store.claim(job_id, "w", LEASE)
     assert store.keep_waiting(job_id, "waiting for disk space", "3 MB are free") is False
     assert store.keep_waiting("job_nope", "x", "y") is False
+
+
+def test_a_clock_that_was_set_back_does_not_silence_the_bell(store):
+    job_id = job_of(store).id
+    store.mark_rung(job_id)
+    store.heartbeat_worker("w", "host", ["cpu"], 1)
+    assert store.due(30) == []
+    with database.writer(store.engine).begin() as connection:
+        connection.execute(update(t.jobs).values(rung_at=t.db_now() + 3600))
+    assert store.due(30) == [(job_id, "cpu")]

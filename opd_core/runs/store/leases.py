@@ -165,7 +165,8 @@ class Leases(Workers):
             and_(jobs.status == "queued", jobs.desired_state == "cancelled"),
         )
         waiting = and_(jobs.status == "queued", jobs.desired_state == "run")
-        unheard = or_(jobs.rung_at.is_(None), jobs.rung_at < clock - ring_after_s)
+        # A bell of the future was rung before the clock was set back.
+        unheard = or_(jobs.rung_at.is_(None), jobs.rung_at < clock - ring_after_s, jobs.rung_at > clock)
         query = select(jobs.id, jobs.queue, jobs.rung_at, clock.label("now")).where(waiting, unheard)
         with self._read() as connection:
             lost = list(connection.execute(select(jobs.id).where(orphaned)).scalars())
