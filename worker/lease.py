@@ -65,7 +65,7 @@ class LeaseKeeper:
             try:
                 self._beat(now)
                 self._look()
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, OSError) as error:  # OSError: the trainer was not told, it waits for the next beat
                 log.warning("lease_not_renewed", job_id=self._job_id, error=type(error).__name__)
                 self.lost = time.monotonic() - self._renewed > self._lease_s
             if self.lost:

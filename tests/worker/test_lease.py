@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 
 import pytest
@@ -59,6 +60,20 @@ def test_the_trainer_is_told_how_long_the_lease_lasts_and_no_longer_than_it_does
         lost_at = time.monotonic()
     assert told == sorted(told)
     assert told[-1] <= lost_at + 0.4
+
+
+def test_a_disk_too_full_to_tell_the_trainer_does_not_end_the_beats(bench: Bench) -> None:
+    claim = bench.claim(job := bench.submit())
+    told: list[float] = []
+
+    def full_at_first(until: float) -> None:
+        told.append(until)
+        if len(told) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with LeaseKeeper(bench.store, job.id, claim.attempt, 0.4, extended=full_at_first) as lease:
+        wait_until(lambda: len(told) > 3)
+        assert not lease.lost
 
 
 def test_silent_database_loses_the_lease_in_the_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

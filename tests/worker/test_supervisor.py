@@ -295,6 +295,9 @@ Supervisor(claim, store, LiveWriter(None), settings, draining=lambda: False, com
     assert list(scratch.iterdir()) == []
 
 
+FULL = {"code": "disk_full", "message": "the disk is full", "category": "resource", "retryable": True}
+
+
 @pytest.mark.parametrize(
     ("stop", "exit_code", "report", "error", "status", "crashed"),
     [
@@ -314,6 +317,10 @@ Supervisor(claim, store, LiveWriter(None), settings, draining=lambda: False, com
         (Stop.PAUSE, 75, None, None, "paused", False),
         (Stop.PAUSE, -9, None, None, "paused", False),
         (Stop.PAUSE, 0, {}, None, "succeeded", False),
+        (Stop.DISK, 75, None, None, "queued", False),
+        (Stop.DISK, 1, None, FULL, "queued", False),
+        (None, 1, None, FULL, "queued", True),
+        (Stop.CANCEL, 1, None, FULL, "cancelled", False),
         (Stop.MAX_RUNTIME, 75, None, None, "failed", False),
         (Stop.MAX_RUNTIME, 0, {}, None, "succeeded", False),
         (Stop.CANCEL, 0, {}, None, "cancelled", False),
