@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from opd_core.diagnostics.exactness import exactness, exactness_of_recorded
-from opd_core.diagnostics.recorded import Recorded, RecordedTarget
+from opd_core.diagnostics.recorded import Recorded
 from opd_core.diagnostics.records import plan_columns, split
 from opd_core.objective.loss import force
 from opd_core.objective.plan import UpdatePlan, build_plan
-from opd_core.objective.targets import chunks
+from opd_core.objective.targets import SparseTarget, chunks
 from opd_core.spec import MethodSpec
 
 _DESTINATIONS = 16
@@ -82,7 +82,7 @@ def _as_recorded(plan: UpdatePlan, recorded: Recorded) -> UpdatePlan:
     )
 
 
-def _forces(student: RecordedTarget, trained: UpdatePlan, plan: UpdatePlan) -> dict[str, Tensor]:
+def _forces(student: SparseTarget, trained: UpdatePlan, plan: UpdatePlan) -> dict[str, Tensor]:
     """Both plans' forces and first-order changes on the tokens that they push most, [N, K] each."""
     columns: dict[str, list[Tensor]] = {}
     for rows in chunks(len(plan), student.vocabulary):
