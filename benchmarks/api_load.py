@@ -125,7 +125,7 @@ def _http(stack: Stack) -> dict[str, Any]:
 
 def _listing(stack: Stack, jobs: int) -> dict[str, float]:
     with httpx.Client(**_http(stack)) as http:
-        deep = _behind(http, jobs // 10)
+        deep = _behind(http, max(jobs // 10, 1))
         asked = {
             "first page": {},
             "deep page": {"after": deep},
