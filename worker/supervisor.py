@@ -216,7 +216,7 @@ class Supervisor:
             (Stop.CANCEL, lease.cancelled, settings.cancel_grace_s),
             (Stop.MAX_RUNTIME, now >= self._deadline, settings.drain_s),
             (Stop.PAUSE, lease.paused, settings.drain_s),
-            (Stop.DISK, full := self._disks.too_full_to_go_on(), settings.drain_s),
+            (Stop.DISK, full := self._recorder.training and self._disks.too_full_to_go_on(), settings.drain_s),
             (Stop.DRAIN, self._draining(), settings.drain_s),
         )
         for stop, due, grace_s in reasons:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections import namedtuple
 
 import pytest
 
 from opd_core.runs.settings import Settings
-from tests.worker.conftest import Bench
+from tests.worker.conftest import Bench, wait_until
 from tests.worker.test_supervisor import running
 from worker import tasks
 from worker.disk import WAITING, Disks
@@ -105,3 +106,15 @@ def test_a_kill_for_memory_is_told_from_another_kill(bench: Bench, monkeypatch: 
     error = bench.job(job).error
     assert error is not None
     assert error["code"] == "worker_lost"
+
+
+def test_a_trainer_that_only_loads_is_let_be(bench: Bench, free: dict[str, float]) -> None:
+    """It writes nothing yet, and what it has loaded would be lost."""
+    job = bench.submit()
+    free["mb"] = 1
+    with running(bench, job, "loading") as endings:
+        wait_until(lambda: bench.job(job).phase == "loading models")
+        time.sleep(1.0)  # several looks at the disk
+        bench.store.request_cancel(job.id)
+    assert endings[0].status == "cancelled"
+    assert bench.events(job, "disk_low") == []
