@@ -44,6 +44,7 @@ from tests.tiny import TinyWorld, make_tiny_world, tiny_body
 from worker.trainer_process import TRAINER, trainer_environment
 
 STEPS = 60
+_PATIENCE_S = 60.0
 _HEALED_WITHIN_S = 900.0
 
 
@@ -148,6 +149,9 @@ class Campaign:
     def _strike(
         self, stack: Stack, chance: random.Random, accepted: dict[str, Reference], struck: Counter[str], began: float
     ) -> None:
+        if chance.random() < 0.5:
+            # Loading a trainer takes longer than most pauses: without this most faults would meet no training.
+            self._wait_for_training(stack, accepted)
         kinds = [kind for kind in KINDS if self.only in kind.name]
         kind = chance.choices(kinds, [kind.weight for kind in kinds])[0]
         hit = kind.strike(stack, chance, _open(stack, accepted))
@@ -157,6 +161,12 @@ class Campaign:
             self.say(
                 f"{time.monotonic() - began:7.1f} s  {sum(struck.values()):4d}  {kind.name}: {hit}; {over} jobs over"
             )
+
+    def _wait_for_training(self, stack: Stack, accepted: dict[str, Reference]) -> None:
+        until = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < until and "running" not in _states(stack, accepted).values():
+            stack.heal()
+            time.sleep(0.2)
 
     def _settle(self, stack: Stack, accepted: dict[str, Reference]) -> None:
         """No more faults: everything that was accepted must come to its end."""
@@ -170,9 +180,13 @@ class Campaign:
         wait_until(lambda: not stack.trainers(), "trainers that do not end", 30.0)
 
 
-def _open(stack: Stack, accepted: dict[str, Reference]) -> list[str]:
+def _states(stack: Stack, accepted: dict[str, Reference]) -> dict[str, str]:
     jobs = (stack.store.get_job(job_id) for job_id in accepted)
-    return [job.id for job in jobs if job is not None and job.status not in TERMINAL]
+    return {job.id: job.status for job in jobs if job is not None}
+
+
+def _open(stack: Stack, accepted: dict[str, Reference]) -> list[str]:
+    return [job_id for job_id, status in _states(stack, accepted).items() if status not in TERMINAL]
 
 
 def _made(folder: Path) -> Path:
