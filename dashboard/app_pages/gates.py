@@ -94,7 +94,7 @@ def silenced(found: Gates) -> None:
     st.dataframe(
         shape.silenced(found.summary),
         hide_index=True,
-        height=360,
+        height="content" if len(found.summary.most_silenced) < 9 else 360,
         key="gates_silenced",
         alt="Tokens that are silenced most often",
         column_config={
