@@ -243,7 +243,7 @@ async def _viewers(stack: Stack, count: int, writes: int) -> dict[str, Any]:
 
 
 def _percentiles(seconds: list[float]) -> dict[str, Any]:
-    cuts = statistics.quantiles(seconds, n=100)
+    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
     named = {"p50": cuts[49], "p90": cuts[89], "p99": cuts[98], "max": max(seconds)}
     return {"count": len(seconds), **{name: round(value * 1000, 1) for name, value in named.items()}}
 

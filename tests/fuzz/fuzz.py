@@ -34,6 +34,7 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
+_PATIENCE_S = 120.0  # a busy machine is no failure
 # Mostly the token that may do everything, or nothing would be reached.
 _TOKENS = ("admin",) * 12 + ("submit",) * 4 + ("read", "nobody")
 
@@ -81,7 +82,7 @@ def _check(world: World, luck: random.Random, known: dict[str, Any]) -> Callable
         if luck.random() < 0.6:
             case.path_parameters = {key: known.get(key, made) for key, made in (case.path_parameters or {}).items()}
         _authorize(world, luck, case)
-        case.call_and_validate(checks=CHECKS)
+        case.call_and_validate(checks=CHECKS, timeout=_PATIENCE_S)
 
     return check
 
@@ -101,6 +102,9 @@ def stateful(world: World, seed: int, sequences: int, steps: int) -> None:
             if case.operation.label == "POST /v1/jobs" and luck.random() < 0.7:
                 case.body, case.query = SPEC, {}
             _authorize(world, luck, case)
+
+        def get_call_kwargs(self, case: Any) -> dict[str, Any]:
+            return {"timeout": _PATIENCE_S}
 
         def validate_response(self, response: Any, case: Any, additional_checks: Any = None, **options: Any) -> None:
             case.validate_response(response, checks=CHECKS)
