@@ -108,3 +108,14 @@ def test_open_streams_are_limited_and_free_their_place(limited, serve):
             time.sleep(0.05)
         with http.stream("GET", stream) as again:
             assert again.status_code == 200
+
+
+def test_a_service_that_stops_ends_its_streams(app, serve):
+    server = serve(app)
+    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {TOKEN}"}) as http:
+        job_id = http.post("/v1/jobs", json=SPEC).json()["id"]
+        with http.stream("GET", f"/v1/jobs/{job_id}/stream") as viewer:
+            lines = viewer.iter_lines()
+            assert next(lines) == "event: status"
+            server.stop()  # fails when it is still there after a while
+            assert "event: end" not in list(lines)  # the job is not over: its viewers come back
