@@ -137,6 +137,9 @@ class Recorded:
             reference=self.reference,
             reward=self._reward(),
             group=torch.tensor([row["problem"] for row in self.rows]).unique(return_inverse=True)[1],
+            from_data=torch.tensor([row["origin"] == "data" for row in self.rows])
+            if "origin" in method.needs
+            else None,
             eos_ids=facts.eos_ids,
             special_ids=facts.special_ids,
         )

@@ -28,13 +28,14 @@ from opd_core.rollout import Rollouts
 
 @dataclass(frozen=True)
 class Text:
-    """A rollout in words."""
+    """A rollout in words, and who wrote it: student, teacher or data."""
 
     problem: int
     prompt: str
     completion: str
     answer: str | None
     correct: bool | None
+    origin: str = "student"
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,7 @@ class Recorder:
                 "correct": text.correct,
                 "truncated": bool(self._rollouts.truncated[sequence]),
                 "reason": "uniform",
+                "origin": text.origin,
                 "length": self._counts[n],
                 "bootstrap": None if self._bootstrap is None else float(self._bootstrap[sequence]),
                 "batch": self._batch,

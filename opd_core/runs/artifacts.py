@@ -51,7 +51,8 @@ class RunFiles:
     def __init__(self, url: str | os.PathLike[str], may_write: Callable[[], None] = lambda: None) -> None:
         self._may_write = may_write
         self.url = os.fspath(url).rstrip("/")
-        self._fs, root = fsspec.url_to_fs(self.url)
+        # Listings are never remembered: another process may have written since.
+        self._fs, root = fsspec.url_to_fs(self.url, use_listings_cache=False)
         self._root = str(root).rstrip("/")
         self._local = isinstance(self._fs, LocalFileSystem)
 

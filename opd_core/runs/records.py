@@ -26,12 +26,13 @@ _ROW_FIELDS = [
     ("correct", pa.bool_()),
     ("truncated", pa.bool_()),
     ("reason", pa.string()),
+    ("origin", pa.string()),
     ("length", pa.int32()),
     ("bootstrap", pa.float32()),
     ("batch", pa.string()),
 ]
-"""``bootstrap``: V after the last token, null without a critic. ``batch``: what is true of the whole step, as JSON (see
-``opd_core.diagnostics.records``)."""
+"""``origin``: who wrote the row (student, teacher, data). ``bootstrap``: V after the last token, null without a critic.
+``batch``: what is true of the whole step, as JSON (see ``opd_core.diagnostics.records``)."""
 TOKEN_FLOATS = (
     "logp_student",
     "logp_teacher",
@@ -77,9 +78,14 @@ _ADDED_FOR_REPLANS = (
     *("bootstrap", "batch", "logp_behaviour", "critic_outputs", "logp_reference"),
     *("student_top_reference_logp", "teacher_top_reference_logp"),
 )
+_ADDED_FOR_STATES = ("origin",)
 _EARLIER = [
     pa.schema([field for field in SCHEMA if field.name not in added])
-    for added in (_ADDED_FOR_REPLANS, (*_ADDED_FOR_CRITICS, *_ADDED_FOR_REPLANS))
+    for added in (
+        _ADDED_FOR_STATES,
+        (*_ADDED_FOR_REPLANS, *_ADDED_FOR_STATES),
+        (*_ADDED_FOR_CRITICS, *_ADDED_FOR_REPLANS, *_ADDED_FOR_STATES),
+    )
 ]
 
 _FLOAT_PATHS = [f"{name}.list.element" for name in TOKEN_FLOATS] + [
@@ -159,7 +165,7 @@ def write_tables(files: RunFiles, groups: Iterable[pa.Table], first: int, last: 
         groups,
         SCHEMA,
         # Floats compress best as byte planes (measured 17 against 27 bytes per token), strings as dictionaries.
-        use_dictionary=["prompt", "answer", "reason", "batch"],
+        use_dictionary=["prompt", "answer", "reason", "origin", "batch"],
         use_byte_stream_split=_FLOAT_PATHS,
     )
     return name

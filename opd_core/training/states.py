@@ -19,6 +19,7 @@ from opd_core.tasks import Problem, Task
 from opd_core.teachers import Teacher, Voice
 
 STUDENT, TEACHER, DATA = range(3)
+ORIGINS = ("student", "teacher", "data")
 _WHO = 0x3110
 _BEGINNINGS = 1 << 32  # samples of these numbers drive what others write before the student goes on
 

@@ -40,7 +40,7 @@ from opd_core.training.memory import memory
 from opd_core.training.prompts import PromptOrder
 from opd_core.training.replay import Replay, beside
 from opd_core.training.schedule import done, learning_rate, spent
-from opd_core.training.states import DATA, STUDENT, TEACHER, Writer, Written, sorted_by_length
+from opd_core.training.states import DATA, ORIGINS, STUDENT, TEACHER, Writer, Written, sorted_by_length
 from opd_core.training.student_step import StudentStep
 from opd_core.training.update import Losses, Update
 
@@ -235,8 +235,11 @@ def _texts(t: Trainer, written: Written) -> list[Text]:
             text,
             problem.answer,
             correct,
+            ORIGINS[who],
         )
-        for problem, before, text, correct in zip(written.problems, begun, own, right, strict=True)
+        for problem, before, text, correct, who in zip(
+            written.problems, begun, own, right, written.origin.tolist(), strict=True
+        )
     ]
 
 

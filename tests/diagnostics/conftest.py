@@ -45,7 +45,7 @@ def complete():
             reference=DenseTarget(0.9 * student.head(student.hidden)),
             reward=(torch.arange(rows) % 2).float(),
             group=torch.zeros(rows, dtype=torch.long),
-            from_data=torch.zeros(rows, dtype=torch.bool),
+            from_data=torch.arange(rows) == 1 if "origin" in method.needs else None,
         )
         found = Feedback.from_rows(student, teacher, rollouts.tokens, rollouts.mask, context=context)
         values = torch.linspace(-1.0, 0.0, rollouts.mask.numel()).reshape(rollouts.mask.shape)

@@ -64,7 +64,7 @@ def record(world, told):
             top_k=top_k,
             probe_states=0,
         )
-        texts = [Text(5, "p", "c", "a", bool(n % 2)) for n in range(len(rollouts))]
+        texts = [Text(5, "p", "c", "a", bool(n % 2), "data" if n == 1 else "student") for n in range(len(rollouts))]
         return records.decode(records.encode(recorder.rows(step=1, attempt=1, texts=texts)))
 
     return make

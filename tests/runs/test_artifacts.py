@@ -4,13 +4,24 @@ import uuid
 import pytest
 
 from opd_core.runs.artifacts import CorruptArtifact, RunFiles, check_name, job_files
+from tests.s3 import s3_server
 
 
-@pytest.fixture(params=["local", "remote"])
+@pytest.fixture(scope="module")
+def bucket():
+    with s3_server() as s3, pytest.MonkeyPatch.context() as patch:
+        for name, value in s3.environment.items():
+            patch.setenv(name, value)
+        yield s3.url
+
+
+@pytest.fixture(params=["local", "remote", "s3"])
 def files(request, tmp_path):
-    """A run directory on disk, and one in a store that has no rename."""
+    """A run directory on disk, one in a store that has no rename, and one in a real object store."""
     if request.param == "local":
         return RunFiles(tmp_path / "run")
+    if request.param == "s3":
+        return RunFiles(f"{request.getfixturevalue('bucket')}/{uuid.uuid4().hex}/run")
     return RunFiles(f"memory://{uuid.uuid4().hex}/run")
 
 
@@ -151,3 +162,18 @@ def test_a_published_folder_is_adopted_by_another_run_and_outlives_its_source(fi
     assert len(other.fetch("all", tmp_path / "whole")["files"]) == 2
     with pytest.raises(FileNotFoundError):
         other.adopt(files, "checkpoints/s1", "again")
+
+
+def test_what_another_process_has_written_is_seen(files):
+    """An object store's client may remember what it has listed: a reader must not."""
+    assert files.list() == []
+    assert not files.exists("late/x.json")
+    type(files._fs).clear_instance_cache()  # as in another process
+    other = RunFiles(files.url)
+    assert files._local or other._fs is not files._fs
+    other.write_json("late/x.json", 1)
+    assert files.exists("late/x.json")
+    assert files.list() == ["late"]
+    assert files.list("late") == ["x.json"]
+    other.remove("late")
+    assert not files.exists("late/x.json")

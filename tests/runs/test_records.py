@@ -25,6 +25,7 @@ def row(step, n=0, attempt=1, length=3):
         "correct": None,
         "truncated": n % 2 == 0,
         "reason": "uniform",
+        "origin": "student",
         "length": length,
         "bootstrap": -value,
         "batch": '{"sequences": 4}',
@@ -132,7 +133,14 @@ def test_a_method_without_critic_gates_and_components_leaves_them_empty(tmp_path
     assert same(records.decode(records.encode([plain]))[0], plain)
 
 
-@pytest.mark.parametrize("added", [REPLANS, (*CRITICS, *REPLANS)], ids=["before replans", "before critics"])
+STATES = ("origin",)
+
+
+@pytest.mark.parametrize(
+    "added",
+    [STATES, (*REPLANS, *STATES), (*CRITICS, *REPLANS, *STATES)],
+    ids=["before states", "before replans", "before critics"],
+)
 def test_what_was_recorded_before_a_column_was_added_is_still_read(added, tmp_path):
     files = RunFiles(tmp_path)
     earlier = {key: value for key, value in row(1).items() if key not in added}
