@@ -18,7 +18,6 @@ from sqlalchemy import text
 
 from opd_core.runs import database
 from opd_core.runs.artifacts import RunFiles, job_files
-from opd_core.training import checkpoint
 from tests.chaos.stack import LEASE_S, Stack
 
 Fault = Callable[[Stack, random.Random, list[str]], str | None]
@@ -180,8 +179,8 @@ def damage_checkpoint(stack: Stack, chance: random.Random, jobs: list[str]) -> s
     """One file of a newest checkpoint is cut or has a flipped bit."""
     for job_id in chance.sample(jobs, len(jobs)):
         files = job_files(stack.settings.artifacts_url, job_id)
-        found = checkpoint.names(files)
-        if found and (what := _damage(files, f"checkpoints/{found[0]}", chance)):
+        found = files.list("checkpoints")  # names begin with the step
+        if found and (what := _damage(files, f"checkpoints/{found[-1]}", chance)):
             return what
     return None
 

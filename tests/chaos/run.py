@@ -39,7 +39,7 @@ from opd_core.runs.states import TERMINAL
 from opd_core.spec import JobSpec
 from tests.chaos.checker import Reference, check, leftovers
 from tests.chaos.faults import KINDS
-from tests.chaos.stack import CODE, Setup, Stack, running, wait_until
+from tests.chaos.stack import CODE, LIGHT, Setup, Stack, running, wait_until
 from tests.tiny import TinyWorld, make_tiny_world, tiny_body
 from worker.trainer_process import TRAINER, trainer_environment
 
@@ -70,7 +70,7 @@ class Campaign:
     def run(self, folder: Path) -> dict[str, Any]:
         """Figures and findings."""
         self.say(f"seed {self.seed}: {self.faults} faults over at least {self.jobs} jobs")
-        world = make_tiny_world(_made(folder / "world"))
+        world = self._world(_made(folder / "world"))
         references = [self._reference(world, folder, number) for number in range(self.specs)]
         self.say(f"{self.specs} undisturbed runs are the measure")
         chance, struck = random.Random(self.seed), Counter[str]()
@@ -100,6 +100,7 @@ class Campaign:
             "faults_by_kind": dict(sorted(struck.items())),
             "not_possible_here": [] if stack.disk else ["disk full"],
             "jobs": len(accepted),
+            "trainer": "light" if self.setup.light else "real",
             "steps_per_job": STEPS,
             "attempts": attempts,
             "seconds": round(seconds, 1),
@@ -109,16 +110,26 @@ class Campaign:
             "verdict": "passed" if not found else "failed",
         }
 
+    def _world(self, root: Path) -> TinyWorld:
+        if not self.setup.light:
+            return make_tiny_world(root)
+        return TinyWorld(Path("demo/student"), Path("demo/teacher"), root, root)
+
     def _body(self, world: TinyWorld, number: int) -> dict[str, Any]:
         schedule = {"steps": STEPS, "evaluate_every": 30, "checkpoint_every": 3, "max_restarts": 1000}
+        if self.setup.light:
+            models = {"student": {"model": "demo/student"}, "teacher": {"model": "demo/teacher"}}
+            task = {"name": "demo/word-problems"}
+            return {**models, "task": task, "name": f"chaos {number}", "seed": number, "schedule": schedule}
         return tiny_body(world, name=f"chaos {number}", seed=number, schedule=schedule)
 
     def _reference(self, world: TinyWorld, folder: Path, number: int) -> Reference:
         """The same spec in a trainer that nothing happens to."""
         spec, out = folder / f"reference-{number}.json", folder / "references" / str(number)
         spec.write_text(resolve(JobSpec.model_validate(self._body(world, number))).model_dump_json())
+        path = f"{LIGHT}:{CODE}" if self.setup.light else str(CODE)
         settings = Settings(home=folder, model_roots=(world.root,), data_roots=(world.root,))
-        environment = trainer_environment(settings, 1, {**os.environ, "PYTHONPATH": str(CODE)})
+        environment = trainer_environment(settings, 1, {**os.environ, "PYTHONPATH": path})
         environment["OPD_SUPERVISOR_PID"] = str(os.getpid())
         command = [*TRAINER, "--spec", str(spec), "--out", str(out)]
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -195,10 +206,10 @@ def _made(folder: Path) -> Path:
 
 
 @contextmanager
-def setup(name: str) -> Iterator[Setup]:
+def setup(name: str, light: bool) -> Iterator[Setup]:
     """The Setup of that name; a fresh database for "scaled"."""
     if name == "embedded":
-        yield Setup()
+        yield Setup(light=light)
         return
     server = os.environ.get("OPD_TEST_POSTGRES_URL")
     if server is None:
@@ -213,6 +224,7 @@ def setup(name: str) -> Iterator[Setup]:
         yield Setup(
             url.set(database=database).render_as_string(hide_password=False),
             f"{store.rstrip('/')}/{database}" if store else None,
+            light,
         )
     finally:
         with admin.connect() as connection:
@@ -227,6 +239,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=None, help="default: a fresh one, printed")
     parser.add_argument("--setup", choices=["embedded", "scaled"], default="embedded")
+    parser.add_argument("--light", action="store_true", help="a trainer without tensors: many faults in little time")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no new faults and jobs after so long")
     parser.add_argument("--only", default="", help="only faults with this in their name")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
@@ -237,7 +250,7 @@ def main() -> int:
     seed = random.SystemRandom().randrange(2**31) if arguments.seed is None else arguments.seed
     folder = Path(tempfile.mkdtemp(prefix="opd-chaos-"))
     try:
-        with setup(arguments.setup) as chosen:
+        with setup(arguments.setup, arguments.light) as chosen:
             limits = {"minutes": arguments.minutes, "only": arguments.only}
             result = Campaign(arguments.faults, arguments.jobs, seed, chosen, **limits).run(folder)
     finally:

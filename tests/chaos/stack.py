@@ -31,6 +31,7 @@ from opd_core.runs.store import RunStore
 from tests.tiny import TinyWorld
 
 CODE = Path(__file__).resolve().parents[2]
+LIGHT = CODE / "tests" / "chaos" / "light"
 LEASE_S = 4.0
 DISK_MB = 256
 DISK_LOW_MB = 8
@@ -44,6 +45,8 @@ class Setup:
 
     database_url: str | None = None
     artifacts_url: str | None = None
+    light: bool = False
+    """Whether ``light_trainer`` stands in for the real one."""
 
 
 class Stack:
@@ -72,7 +75,7 @@ class Stack:
             "OPD_RECONCILE_EVERY_S": "0.5",
             "OPD_TRAINER_THREADS": "1",
             "OPD_DISK_LOW_MB": str(DISK_LOW_MB) if disk else "0",
-            "PYTHONPATH": str(CODE),
+            "PYTHONPATH": f"{LIGHT}:{CODE}" if setup.light else str(CODE),
             "PYTHONUNBUFFERED": "1",
         }
         self.settings = Settings(
