@@ -10,7 +10,7 @@ import typer
 import opd_core
 from cli import jobs, questions, tokens
 from cli.recipes import example_command, recipe_page, recipe_table
-from cli.terminal import AsJson, Overrides, SpecFile, complain, line, out, say, settings_of, user_errors
+from cli.terminal import AsJson, Overrides, SpecFile, complain, line, out, say, service, settings_of, user_errors
 from opd_core import recipes as library
 
 app = typer.Typer(
@@ -168,6 +168,46 @@ def lab(
 
     with user_errors():
         run(names or [], overrides or [], critic=critic, seed=seed, out=out, as_json=as_json)
+
+
+@app.command()
+def bench(
+    plan: Annotated[str, typer.Argument(metavar="PLAN", help="A YAML or JSON file; see benchmarks/plans.")],
+    directory: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Default: bench/NAME here.", file_okay=False)
+    ] = None,
+    url: Annotated[str | None, typer.Option(metavar="URL", help="Another service than this home's.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the runs and what they may cost; start none.")
+    ] = False,
+    report_only: Annotated[
+        bool, typer.Option("--report", help="Write the report of what has ended; start none.")
+    ] = False,
+) -> None:
+    """Compare methods: submit recipes x seeds x tasks as jobs, then write tables with intervals and tests.
+
+    Kill it anywhere and start it again: what has ended is kept, what is running is found again.
+    Exit code 0: every run succeeded. 1: some failed (the report counts them). 2: the plan needs your attention.
+    """
+    from cli import specs
+    from cli.bench import command
+    from cli.bench.ledger import Ledger
+    from cli.bench.plan import read
+
+    with user_errors():
+        asked = read(specs.read(plan))
+        folder = command.output(asked, directory)
+        if dry_run:
+            command.dry_run(asked, out, Ledger(folder, asked) if folder.is_dir() else None)
+            raise typer.Exit
+        ledger = Ledger(folder, asked)
+        if report_only:
+            report = command.write_report(asked, command.matrix(asked), ledger)
+        else:
+            with service(url) as client:
+                report = command.bench(asked, client, ledger, out)
+    line(str(folder / "report.html"))
+    raise typer.Exit(1 if report["runs"]["failed"] else 0)
 
 
 @app.command()

@@ -35,10 +35,10 @@ def settings_of(home: Path | None = None) -> Settings:
 
 
 @contextmanager
-def service() -> Iterator[Client]:
-    """A client of this home's service; every way in which it can refuse becomes one sentence."""
+def service(url: str | None = None) -> Iterator[Client]:
+    """A client of this home's service, or of the one at ``url``; whatever it refuses becomes one sentence."""
     settings = settings_of()
-    url = api_url(settings)
+    url = url or api_url(settings)
     with user_errors(), Client(url, settings.token()) as client:
         try:
             yield client
