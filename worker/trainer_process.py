@@ -31,7 +31,7 @@ QUIET: dict[str, str] = {
 # A line of token records is about 100 KB; what is longer than this is not a message.
 _LONGEST_LINE = 64 * 1024 * 1024
 # The trainer talks to its supervisor only: it needs neither the API nor the queue nor the database.
-_NOT_FOR_THE_TRAINER = ("OPD_API_TOKEN", "OPD_REDIS_URL", "OPD_DATABASE_URL", "OPD_SUPERVISOR_PID")
+_NOT_FOR_THE_TRAINER = ("OPD_API_TOKEN", "OPD_REDIS_URL", "OPD_DATABASE_URL", "OPD_SUPERVISOR_PID", "OPD_SECRETS_DIR")
 
 
 def trainer_threads(requested: int | str, *, fallback: int | None = None) -> int:

@@ -67,5 +67,7 @@ class Transport:
 def _default_token() -> str | None:
     if token := os.environ.get("OPD_API_TOKEN"):
         return token
-    file = Path(os.environ.get("OPD_HOME") or "~/.opd").expanduser() / "token"
-    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
+    files = [Path(os.environ.get("OPD_HOME") or "~/.opd").expanduser() / "token"]
+    if folder := os.environ.get("OPD_SECRETS_DIR"):
+        files.insert(0, Path(folder) / "opd_api_token")
+    return next((file.read_text(encoding="utf-8").strip() for file in files if file.is_file()), None)

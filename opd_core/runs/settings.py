@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 
 def _directories(value: object) -> object:
@@ -61,6 +68,21 @@ class Settings(BaseSettings):
     waiting_per_token: int = Field(1000, ge=1, description="The most queued or paused jobs of one token.")
     waiting_total: int = Field(10_000, ge=1, description="The most queued or paused jobs.")
     ring_after_s: float = Field(30.0, gt=0, description="Ring again for a job that waits beside an idle worker.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """After the environment the folder of OPD_SECRETS_DIR: one file for each, such as opd_database_url."""
+        del dotenv_settings, file_secret_settings
+        sources = (init_settings, env_settings)
+        folder = os.environ.get("OPD_SECRETS_DIR")
+        return sources if folder is None else (*sources, SecretsSettingsSource(settings_cls, secrets_dir=folder))
 
     @model_validator(mode="after")
     def _below_home(self) -> Settings:
