@@ -176,6 +176,7 @@ def bench(
     directory: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Default: bench/NAME here.", file_okay=False)
     ] = None,
+    overrides: Overrides = None,
     url: Annotated[str | None, typer.Option(metavar="URL", help="Another service than this home's.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the runs and what they may cost; start none.")
@@ -195,7 +196,7 @@ def bench(
     from cli.bench.plan import read
 
     with user_errors():
-        asked = read(specs.read(plan))
+        asked = read(specs.read(plan, overrides))
         folder = command.output(asked, directory)
         if dry_run:
             command.dry_run(asked, out, Ledger(folder, asked) if folder.is_dir() else None)

@@ -73,8 +73,13 @@ def estimate(plan: Plan, found: Matrix, ended: int) -> list[str]:
     ]
 
 
-def bench(plan: Plan, client: Client, ledger: Ledger, console: Console) -> dict[str, Any]:
-    """Run what is left of the plan, then write the report; returns it as data. The report also grows on the way."""
+def bench(
+    plan: Plan, client: Client, ledger: Ledger, console: Console, machine: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Run what is left of the plan, then write the report; returns it as data. The report also grows on the way.
+
+    ``machine``: what is known of where the runs are made; by default of where the report is written.
+    """
     found = matrix(plan)
     columns = (
         TextColumn("{task.description}"),
@@ -92,18 +97,18 @@ def bench(plan: Plan, client: Client, ledger: Ledger, console: Console) -> dict[
 
         def say(sentence: str) -> None:
             bar.console.print(sentence, markup=False, highlight=False)
-            write_report(plan, found, ledger)
+            write_report(plan, found, ledger, machine)
 
         run(client, found.cells, ledger, tell=tell, say=say)
-    return write_report(plan, found, ledger)
+    return write_report(plan, found, ledger, machine)
 
 
-def write_report(plan: Plan, found: Matrix, ledger: Ledger) -> dict[str, Any]:
+def write_report(plan: Plan, found: Matrix, ledger: Ledger, machine: dict[str, Any] | None = None) -> dict[str, Any]:
     """results.json, results.csv, report.md and report.html from the records that there are."""
     keys = {cell.key for cell in found.cells}
     peers = {peer.name for peer in plan.peers}
     records = [record for record in ledger.records() if record.key in keys or record.arm in peers]
-    report = results(plan, found, records) | {"machine": _machine()}
+    report = results(plan, found, records) | {"machine": machine or _machine()}
     ledger.write("results.json", as_json(report))
     ledger.write("results.csv", as_csv(records))
     ledger.write("report.md", as_markdown(report))

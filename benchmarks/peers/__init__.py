@@ -1,0 +1,1 @@
+"""Other systems at the same work, to compare with. Needs the extra [peers]."""
