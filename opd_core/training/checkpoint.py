@@ -18,7 +18,7 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class Progress:
     health: dict[str, Any]  # of the length alarms
     findings: list[dict[str, Any]]  # what they found
     tally: dict[str, list[float]]
+    scalars: list[tuple[int, dict[str, float]]] = field(default_factory=list)  # of the newest steps
 
 
 def save(

@@ -58,6 +58,7 @@ from opd_core.training.step import Step, Trainer, ask, train_step
 from opd_core.training.student_step import StudentStep
 from opd_core.training.tally import Tally
 
+_SCALARS_AGAIN = 100  # of the newest steps are said again on a resume
 # Recorded steps per Parquet part: fresh enough to browse, few enough files.
 _STEPS_PER_PART = 20
 _TOKENS_PER_PART = 100_000  # they wait in memory
@@ -111,6 +112,7 @@ class _Run:
         self.latest: Evaluation | None = None  # of the student
         self.unwritten: list[Step] = []  # recorded steps that are not at rest yet
         self.recent: deque[float] = deque(maxlen=20)  # seconds of the last steps, for the ETA
+        self.scalars: deque[tuple[int, dict[str, float]]] = deque(maxlen=_SCALARS_AGAIN)
 
     def run(self) -> dict[str, Any]:
         began = time.perf_counter()
@@ -265,6 +267,8 @@ class _Run:
         t.budget = Budget.from_dict(progress.budget)
         self.accuracy, self.self_check = progress.accuracy, progress.self_check
         self.health, self.findings, self.tally = progress.health, progress.findings, Tally(progress.tally)
+        for at, values in progress.scalars:  # who listened before may have died with what it had not recorded yet
+            self._say_scalars(at, values)
         self.warnings = list(dict.fromkeys([*progress.warnings, *self.warnings]))
         self._warn(*damaged)
         self.emit(messages.event("resumed", f"resumed after step {progress.step}", step=progress.step))
@@ -288,7 +292,7 @@ class _Run:
         if taught is not None and before:
             self.emit({"type": "accuracy", "before": before.accuracy, "teacher": taught})
             values = {"accuracy": before.accuracy, "eval_length": before.mean_length, **self._recovery(t, before)}
-            self.emit({"type": "metrics", "step": 0, "values": values})
+            self._say_scalars(0, values)
             self.latest = before
             if taught <= before.accuracy:
                 self._warn(
@@ -371,7 +375,7 @@ class _Run:
                 metrics |= {"accuracy": found.accuracy, "eval_length": found.mean_length}
                 metrics |= self._recovery(t, found)
         self.recent.append(time.perf_counter() - started)
-        self.emit({"type": "metrics", "step": step, "values": metrics})
+        self._say_scalars(step, metrics)
         self.emit(
             {
                 "type": "progress",
@@ -388,6 +392,10 @@ class _Run:
         regular = last or (schedule.checkpoint_every and step % schedule.checkpoint_every == 0)
         if self.should_save() or regular:  # asked first: a regular one fulfils the wish as well
             self._checkpoint(t, step)
+
+    def _say_scalars(self, step: int, values: dict[str, float]) -> None:
+        self.scalars.append((step, dict(values)))
+        self.emit({"type": "metrics", "step": step, "values": values})
 
     def _watch(self, step: int, metrics: dict[str, float]) -> None:
         self.health, found = health.observe(
@@ -486,6 +494,7 @@ class _Run:
                 health=self.health,
                 findings=self.findings,
                 tally=self.tally.sums,
+                scalars=list(self.scalars),
             )
             name, manifest = checkpoint.save(
                 self.files, progress, t.student, t.learner, t.critic, _kept(t), attempt=self.attempt

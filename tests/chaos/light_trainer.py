@@ -69,7 +69,7 @@ class _Run:
         self._resume()
         schedule = self.spec["schedule"]
         if self.step == 0:
-            self.emit({"type": "metrics", "step": 0, "values": {"loss": 1.0}})
+            self._say_scalars(0)
         self.emit(phase("training"))
         while self.step < schedule["steps"]:
             if self.stopping:
@@ -85,11 +85,14 @@ class _Run:
         self.step += 1
         self.state = sha256(f"{self.state} {self.step}".encode()).hexdigest()
         self.tokens += _TOKENS
-        self.emit({"type": "metrics", "step": self.step, "values": {"loss": 1.0 / self.step}})
+        self._say_scalars(self.step)
         self.emit({"type": "progress", "step": self.step, "total": schedule["steps"], "student_tokens": self.tokens})
         if self.saving or self.step % schedule["checkpoint_every"] == 0 or self.step == schedule["steps"]:
             self.saving = False
             self._checkpoint()
+
+    def _say_scalars(self, step: int) -> None:
+        self.emit({"type": "metrics", "step": step, "values": {"loss": 1.0 / (step + 1)}})
 
     def _names(self) -> list[str]:
         found = [
@@ -110,6 +113,8 @@ class _Run:
                     continue
                 kept = json.loads((Path(folder) / "trainer.json").read_text())
             self.state, self.tokens, self.step = kept["state"], kept["tokens"], kept["step"]
+            for step in range(self.step + 1):
+                self._say_scalars(step)
             self.emit(event("resumed", f"resumed after step {self.step}", step=self.step))
             return
 

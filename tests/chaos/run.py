@@ -64,7 +64,7 @@ class Campaign:
     at_once: int = 4
     minutes: float = float("inf")
     only: str = ""
-    pause_s: tuple[float, float] = (0.3, 3.0)
+    pause_s: tuple[float, float] = (0.1, 1.5)
     say: Callable[[str], None] = _say
 
     def run(self, folder: Path) -> dict[str, Any]:

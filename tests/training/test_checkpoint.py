@@ -108,6 +108,17 @@ def test_the_run_goes_on_from_the_one_before_and_says_so(name, spec, saved, tmp_
     assert damaged[0] in warnings
 
 
+def test_scalars_that_nobody_may_have_recorded_are_said_again(spec, saved, tmp_path) -> None:
+    """The checkpoint is there, and who listened died before it had written down the steps that led to it."""
+    shutil.copytree(saved, tmp_path / "out")
+    said: list[dict] = []
+    with pytest.raises(Stopped):
+        train(spec, tmp_path / "out", attempt=2, emit=said.append, should_stop=Countdown(0))
+    again = [(m["step"], m["values"]) for m in said if m["type"] == "metrics"]
+    assert [step for step, _ in again] == [1, 2, 3, 4]
+    assert all(values["loss"] is not None for _, values in again)
+
+
 def test_a_manifest_may_be_cut_or_flipped_anywhere(spec, saved, tmp_path) -> None:
     """Some flips change nothing that is read; any other one is found out. None ends in another error."""
     source = (saved / "checkpoints" / NEWEST / "manifest.json").read_bytes()
