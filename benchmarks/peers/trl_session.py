@@ -39,6 +39,7 @@ class Session:
     budget: Budget = field(default_factory=Budget)
     step_s: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)  # completion tokens of each step
+    phase_s: dict[str, list[float]] = field(default_factory=lambda: {"rollout": [], "teacher": []})  # of each step
     lengths: list[float] = field(default_factory=list)
     truncated: list[float] = field(default_factory=list)
 
@@ -89,7 +90,7 @@ class Session:
             disable_tqdm=True,
             generation_kwargs=generation,
         )
-        DistillationTrainer(
+        trainer = DistillationTrainer(
             model=self.student.model,
             teacher_model=self.teacher.model,
             args=settings,
@@ -97,8 +98,28 @@ class Session:
             processing_class=self.student.tokenizer,
             callbacks=[_Watch(self, rows, after)],
             optimizers=(optimizer, LambdaLR(optimizer, self._rate)),
-        ).train()
+        )
+        trainer._generate = self._timed("rollout", trainer._generate)
+        # Student and teacher go through one function; the teacher's weights take no gradient.
+        trainer._get_last_hidden_state = self._timed("teacher", trainer._get_last_hidden_state, self._is_teacher)
+        trainer.train()
         self.student.model.eval()
+
+    def _is_teacher(self, model: Any, *_: Any) -> bool:
+        return not any(parameter.requires_grad for parameter in model.parameters())
+
+    def _timed(self, phase: str, function: Any, when: Callable[..., bool] = lambda *_: True) -> Any:
+        def run(*arguments: Any, **named: Any) -> Any:
+            began = time.perf_counter()
+            result = function(*arguments, **named)
+            if when(*arguments):
+                step = len(self.step_s)
+                seconds = self.phase_s[phase]
+                seconds.extend([0.0] * (step + 1 - len(seconds)))
+                seconds[step] += time.perf_counter() - began
+            return result
+
+        return run
 
     def _rate(self, steps_done: int) -> float:
         optimizer, schedule = self.spec.optimizer, self.spec.schedule
