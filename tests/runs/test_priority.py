@@ -1,5 +1,7 @@
 """Who goes first, and how often a lost job is started again."""
 
+import threading
+
 import pytest
 from pydantic import ValidationError
 from sqlalchemy import update
@@ -7,7 +9,7 @@ from sqlalchemy import update
 from opd_core.recipes import resolve
 from opd_core.runs import database
 from opd_core.runs import tables as t
-from opd_core.runs.store import NotWaiting
+from opd_core.runs.store import NotWaiting, RunStore
 from opd_core.spec import JobSpec
 from tests.runs.test_store import LEASE, SPEC, history
 
@@ -115,3 +117,22 @@ def test_a_clock_that_was_set_back_does_not_silence_the_bell(store):
     with database.writer(store.engine).begin() as connection:
         connection.execute(update(t.jobs).values(rung_at=t.db_now() + 3600))
     assert store.due(30) == [(job_id, "cpu")]
+
+
+def test_workers_that_hear_bells_at_once_take_a_job_each(store, database_url):
+    ids = {job_of(store, priority=n % 3).id for n in range(6)}
+    taken, gate = [], threading.Barrier(len(ids))
+
+    def answer(n):
+        engine = database.connect(database_url)
+        gate.wait()
+        claim = RunStore(engine).claim_next(next(iter(ids)), f"w{n}", LEASE)
+        taken.append(claim and claim.job_id)
+        engine.dispose()
+
+    threads = [threading.Thread(target=answer, args=(n,)) for n in range(len(ids))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == sorted(ids)
