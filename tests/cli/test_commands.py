@@ -35,7 +35,7 @@ def run(home: Path, monkeypatch: pytest.MonkeyPatch):
     [
         [],
         *([name] for name in ("up", "demo", "submit", "watch", "jobs", "cancel", "pause", "resume", "save", "fork")),
-        *([name] for name in ("delete", "export", "train", "recipes", "version")),
+        *([name] for name in ("delete", "export", "train", "recipes", "bench", "version")),
     ],
 )
 def test_every_command_explains_itself(run, command: list[str]) -> None:

@@ -1,0 +1,136 @@
+"""The loop over a service that loses, fails and forgets jobs."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api import schemas as s
+from api.client import ApiError
+from cli.bench.cells import Cell, matrix
+from cli.bench.ledger import Ledger
+from cli.bench.plan import read
+from cli.bench.run import Standing, run
+from opd_core.spec import UserError
+from tests.bench.test_plan import plan
+
+NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+class FakeClient:
+    """Jobs run to their end in two looks; those of an arm called 'breaks' fail."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+        self.looks: dict[str, int] = {}
+        self.bodies: dict[str, dict[str, Any]] = {}
+
+    def submit(self, spec: dict[str, Any], idempotency_key: str) -> s.Job:
+        if idempotency_key not in self.keys:
+            self.keys.append(idempotency_key)
+        job = f"job_{self.keys.index(idempotency_key)}"
+        self.bodies[job] = spec
+        return self.job(job)
+
+    def job(self, id: str) -> s.Job:
+        if id not in self.bodies:
+            raise ApiError(404, "not_found", "Not found", "no such job")
+        looks = self.looks[id] = self.looks.get(id, -1) + 1
+        spec = self.bodies[id]
+        ended = "failed" if spec["metadata"]["arm"] == "breaks" else "succeeded"
+        return s.Job(
+            id=id,
+            name=spec["name"],
+            status=ended if looks > 1 else "running",
+            phase="",
+            desired_state="run",
+            attempt=1,
+            queue="cpu",
+            recipe=spec["recipe"],
+            created_at=NOW,
+            progress={"step": 10 * looks, "total": 20, "teacher_tokens": 0},
+            error={"code": "x", "message": "it broke", "category": "system"} if ended == "failed" else None,
+            spec=spec,
+            resolved_spec=spec,
+        )
+
+    def evaluation(self, id: str) -> s.Evaluation:
+        if self.bodies[id]["metadata"]["arm"] == "breaks":
+            raise ApiError(404, "not_found", "Not found", "not examined")
+        known = {"correct": [True, False], "length": [3, 4], "truncated": [False, False]}
+        return s.Evaluation(problems=[1, 2], teacher=[True, True], before=known, after=known)
+
+    def metrics(self, id: str) -> s.Metrics:
+        series = {"accuracy": [0.5, None, 0.5], "length_mean": [None, 3.0, 5.0], "size_temporal": [None, 1.0, 2.0]}
+        return s.Metrics(steps=[0, 1, 2], series=series)
+
+    def attempts(self, id: str) -> s.Page[s.Attempt]:
+        return s.Page[s.Attempt](data=[])
+
+    def report(self, id: str) -> s.Report:
+        return s.Report(accuracy={"after": 0.5}, seed=self.bodies[id]["seed"])
+
+
+@pytest.fixture
+def world(tmp_path: Path):
+    asked = read(plan(controls=[], arms=[{"name": name, "recipe": "tml-opd"} for name in ("works", "breaks")]))
+    ledger = Ledger(tmp_path / "out", asked)
+    said: list[str] = []
+    told: list[Standing] = []
+
+    def go(client: FakeClient, cells: list[Cell] | None = None) -> None:
+        cells = matrix(asked).cells if cells is None else cells
+        run(client, cells, ledger, tell=told.append, say=said.append, poll_s=0)  # type: ignore[arg-type]
+
+    return go, ledger, said, told
+
+
+def test_failures_are_kept_and_counted(world):
+    go, ledger, said, told = world
+    go(FakeClient())
+    records = {record.label: record for record in ledger.records()}
+    assert {label: record.status for label, record in records.items()} == {
+        f"{arm}.base.s{seed}": status
+        for arm, status in (("works", "succeeded"), ("breaks", "failed"))
+        for seed in (0, 1)
+    }
+    assert records["breaks.base.s0"].error == "it broke"
+    assert records["breaks.base.s0"].outcomes is None
+    assert records["works.base.s1"].end == {"length_mean": 4.0}
+    assert records["works.base.s1"].sizes == {"size_temporal": 1.5}
+    assert (told[-1].finished, told[-1].failed, told[-1].fraction) == (4, 2, 4)
+    assert 0 < told[0].fraction < 4  # half of each run is half a run
+    assert "it broke" in "\n".join(said)
+
+
+def test_what_has_ended_is_not_asked_for_again(world):
+    go, ledger, _, _ = world
+    go(FakeClient())
+    again = FakeClient()
+    go(again)
+    assert not again.keys
+    (ledger.folder / "runs" / "works.base.s0.json").unlink()
+    go(again)
+    assert len(again.keys) == 1
+
+
+def test_a_job_that_the_service_no_longer_knows_is_submitted_again(world):
+    go, ledger, _, _ = world
+    cells = matrix(read(plan(controls=[]))).cells[:1]
+    ledger.set_job(cells[0], "job_of_a_service_that_is_gone")
+    client = FakeClient()
+    go(client, cells)
+    assert client.keys == [cells[0].key]
+    assert [record.job for record in ledger.records()] == ["job_0"]
+
+
+def test_a_directory_belongs_to_one_plan(tmp_path):
+    Ledger(tmp_path, read(plan()))
+    with pytest.raises(UserError, match="holds the plan 'small'"):
+        Ledger(tmp_path, read(plan(name="other")))
+    (tmp_path / "runs" / "broken.json").write_text("{}")
+    with pytest.raises(UserError, match=r"broken\.json"):
+        Ledger(tmp_path, read(plan())).records()
