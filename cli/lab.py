@@ -46,6 +46,7 @@ NOTES = (
     "Updates are sums over tokens, before aggregation and optimizer, on a table with logits of its own for every "
     "state: nothing is shared between states, so nothing generalises.",
     "A 0 without decimals is exact.",
+    "Every sequence is the student's own: what a recipe does with rows of others (sft, off-policy-kd) is not shown.",
     "A k of 6 and more (4, where n is 2) is the whole vocabulary here: try --set support.k=2.",
     "A critic's exact values are those that its own targets agree on. The chain ends at the cap: its value there is 0.",
 )

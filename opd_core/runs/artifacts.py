@@ -162,6 +162,14 @@ class RunFiles:
         staging.replace(target)
         _sync_directory(target.parent)
 
+    def sweep(self, folder: str) -> None:
+        """Remove what a writer that was killed left unfinished directly below a folder. For its only writer."""
+        if not self._local:
+            return
+        self._may_write()
+        for left in Path(self._path(folder)).glob("*.tmp"):
+            shutil.rmtree(left, ignore_errors=True)
+
     def fetch(self, name: str, local: Path) -> dict[str, Any]:
         """Copy a published directory to ``local``, checking every size and sha256; returns its manifest.
 

@@ -161,6 +161,13 @@ class ScheduleSpec(Spec):
         "larger of the shares of steps and budget that are spent.",
     )
     evaluate_every: int = Field(25, ge=0, description="0 = only before the first and after the last step.")
+    pass_at_k: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Samples of each held-out problem, before the first and after the last step, at the temperature "
+        "and top_p of rollout: the share of problems that one of them solves. 0 leaves it out.",
+    )
     checkpoint_every: int = Field(25, ge=0, description="0 = only after the last step.")
     max_runtime_s: int = Field(86_400, ge=1, le=30 * 86_400)
     max_restarts: int = Field(

@@ -96,6 +96,11 @@ def names(files: RunFiles) -> list[str]:
     return [name for _, _, name in sorted(found, reverse=True)]
 
 
+def sweep(files: RunFiles) -> None:
+    """Remove what a trainer that was killed while it saved left behind."""
+    files.sweep(_FOLDER)
+
+
 def remove(files: RunFiles, name: str) -> None:
     """Delete a checkpoint."""
     files.remove(f"{_FOLDER}/{name}")

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from opd_core.models import LanguageModel
-from opd_core.rollout import Rollouts, write
+from opd_core.rollout import Rollouts, uniform_noise, write
 from opd_core.tasks import Problem, Task
 
+_EXAMINATION = 0  # the step of the random numbers: training's begin at 1
 _WAY = (20, 40, 60, 80)  # percent of the student's tokens
 
 
@@ -59,6 +60,37 @@ def evaluate(
         spent=tokens + int(rollouts.prompt_mask.sum()),
         rollouts=rollouts,
     )
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """solved: of each held-out problem, how many of its samples are right. tokens, spent: as in Evaluation."""
+
+    solved: list[int]
+    tokens: int
+    spent: int
+
+
+def evaluate_samples(
+    lm: LanguageModel, task: Task, *, samples: int, seed: int, max_new_tokens: int, temperature: float, top_p: float
+) -> Sampled | None:
+    """Solve each held-out problem ``samples`` times; None when the task cannot verify.
+
+    The numbers behind the samples depend on seed, problem and sample alone: before and after training they are the
+    same, so that the difference is the student's. One pass over the problems for each sample keeps the memory of one.
+    """
+    if task.verify is None or not task.eval:
+        return None
+    prompts = [task.encode(problem) for problem in task.eval]
+    solved, tokens, spent = [0] * len(prompts), 0, 0
+    for sample in range(samples):
+        noise = uniform_noise(seed, _EXAMINATION, [(problem.id, sample) for problem in task.eval], max_new_tokens)
+        rollouts = write(lm, prompts, max_new_tokens=max_new_tokens, noise=noise, temperature=temperature, top_p=top_p)
+        right = verify(task, task.eval, completions(lm, rollouts))
+        solved = [count + bool(one) for count, one in zip(solved, right, strict=True)]
+        written = int(rollouts.lengths.sum())
+        tokens, spent = tokens + written, spent + written + int(rollouts.prompt_mask.sum())
+    return Sampled(solved, tokens, spent)
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,9 @@ class _Run:
             self._first_look(t)
         self.emit(messages.phase("training"))
         step = start
+        if step > 0 and self._over(t, step) and self.scalars:
+            # Nothing is left to train: who listened to the last step may have died before recording how far it is.
+            self._say_progress(t, step, self.scalars[-1][1])
         while not self._over(t, step):
             if self.should_stop():
                 self._stop(t, step)
@@ -256,6 +259,7 @@ class _Run:
         self.fingerprint = fingerprint(
             t.student, device=device, precision=_precision(self.spec, device), micro_tokens=t.micro_tokens
         )
+        checkpoint.sweep(self.files)
         progress, damaged = checkpoint.restore(self.files, t.student, t.learner, t.critic, _put_back(t, device))
         for sentence in damaged:
             self.emit(messages.event("checkpoint_damaged", sentence, level="warning"))
@@ -356,7 +360,7 @@ class _Run:
         left = float(schedule.steps - step)
         if share := spent(schedule, t.budget):
             left = min(left, max(0.0, step / share - step))
-        return sum(self.recent) / len(self.recent) * left
+        return sum(self.recent) / len(self.recent) * left if self.recent else 0.0
 
     def _one_step(self, t: Trainer, step: int) -> None:
         started = time.perf_counter()
@@ -376,11 +380,17 @@ class _Run:
                 metrics |= self._recovery(t, found)
         self.recent.append(time.perf_counter() - started)
         self._say_scalars(step, metrics)
+        self._say_progress(t, step, metrics)
+        regular = last or (schedule.checkpoint_every and step % schedule.checkpoint_every == 0)
+        if self.should_save() or regular:  # asked first: a regular one fulfils the wish as well
+            self._checkpoint(t, step)
+
+    def _say_progress(self, t: Trainer, step: int, metrics: dict[str, float]) -> None:
         self.emit(
             {
                 "type": "progress",
                 "step": step,
-                "total": schedule.steps,
+                "total": self.spec.schedule.steps,
                 "student_tokens": t.budget.student_tokens,
                 "teacher_tokens": t.budget.teacher_tokens,
                 "tokens_per_s": metrics["tokens_per_s"],
@@ -389,9 +399,6 @@ class _Run:
                 "accuracy": self.latest.accuracy if self.latest else None,
             }
         )
-        regular = last or (schedule.checkpoint_every and step % schedule.checkpoint_every == 0)
-        if self.should_save() or regular:  # asked first: a regular one fulfils the wish as well
-            self._checkpoint(t, step)
 
     def _say_scalars(self, step: int, values: dict[str, float]) -> None:
         self.scalars.append((step, dict(values)))

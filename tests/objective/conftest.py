@@ -62,6 +62,7 @@ def deliver():
                     "reference": DenseTarget(0.9 * student[mask.bool()]),
                     "reward": (torch.arange(rows) % 2).to(dtype),
                     "group": torch.zeros(rows, dtype=torch.long),
+                    "from_data": torch.zeros(rows, dtype=torch.bool),
                     "eos_ids": (0,),
                     **context,
                 }

@@ -54,6 +54,7 @@ def make_plan(method, hidden, head, generator, *, route: bool = False):
             reference=DenseTarget(teacher.flip(0)),
             reward=torch.arange(len(split)).to(hidden.dtype),
             group=torch.zeros(len(split)),
+            from_data=torch.zeros(len(split), dtype=torch.bool),
         ),
     )
     zeros = torch.zeros(split.shape, dtype=hidden.dtype)

@@ -1,4 +1,4 @@
-"""A teacher behind HTTP: the same as in the process, patient in trouble, refused with the reason where it cannot serve."""
+"""A teacher behind HTTP: as in the process, patient in trouble, refused with the reason where it cannot serve."""
 
 from __future__ import annotations
 

@@ -156,3 +156,18 @@ def test_with_no_sound_checkpoint_left_the_run_starts_anew_and_ends_the_same(spe
     assert [m["step"] for m in said if m["type"] == "progress"] == [1, 2, 3, 4, 5, 6]
     assert [sentence for sentence in report["warnings"] if "none is left, the run starts anew" in sentence] != []
     assert same_weights(tmp_path / "whole", out)
+
+
+def test_what_a_killed_trainer_left_unfinished_is_removed_and_a_finished_run_says_how_far_it_is(tiny_spec, tmp_path):
+    spec = tiny_spec(schedule={"steps": 2, "evaluate_every": 0, "checkpoint_every": 1})
+    out = tmp_path / "out"
+    train(spec, out, emit=lambda message: None)
+    left = out / "checkpoints" / "step-000002.a7.tmp"
+    left.mkdir()
+    (left / "half").write_bytes(b"x")
+    said = []
+    train(spec, out, attempt=2, emit=said.append)  # the last step's checkpoint is there: nothing is left to train
+    assert not left.exists()
+    progress = [message for message in said if message["type"] == "progress"]
+    assert [(message["step"], message["total"]) for message in progress] == [(2, 2)]
+    assert progress[0]["loss"] is not None
