@@ -15,6 +15,9 @@ class Examination(Schema):
     correct: list[bool]
     length: list[int] = Field(description="Tokens of each solution.")
     truncated: list[bool] = Field(description="It met the length cap before it ended.")
+    samples_solved: list[int] | None = Field(
+        None, description="Of schedule.pass_at_k samples of each problem, how many are right; null without them."
+    )
 
 
 class Evaluation(Schema):

@@ -139,7 +139,7 @@ def _side_effects(name: str, task: Json) -> Section:
             number(_mean(one["side"]["entropy_student"]), 3),
             number(_mean(one["side"]["repetition"]), 3),
             percent(one["forgotten"]),
-            percent(one["pass_at_k"]),
+            percent(_mean(one["pass_at_k"])),
             percent(one["out_of_distribution"]),
         ]
         for arm, one in _trained(task)

@@ -23,6 +23,7 @@ class Outcomes(BaseModel):
     teacher: list[bool] | None
     length: list[int] | None = None
     truncated: list[bool] | None = None
+    samples_solved: list[int] | None = None
 
 
 class Record(BaseModel):

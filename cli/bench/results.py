@@ -87,7 +87,7 @@ def _arm(plan: Plan, found: Table, name: str, runs: list[Record], common: float 
             key: _spread(record.end.get(key) for record in good)
             for key in ("entropy_student", "length_mean", "truncated", "repetition")
         },
-        "pass_at_k": None,
+        "pass_at_k": _spread(_passed(record) for record in good),
         "out_of_distribution": None,
         "sizes": _by_key(record.sizes for record in good),
         "spent": _spent(good),
@@ -191,6 +191,12 @@ def _spent(runs: list[Record]) -> Json:
 def _area(record: Record, common: float | None) -> float | None:
     x, y = _known(record, "teacher_tokens"), _known(record, "accuracy")
     return None if common is None or x is None or y is None else area(x, y, common)
+
+
+def _passed(record: Record) -> float | None:
+    """The share of problems that at least one sample solves."""
+    solved = record.outcomes.samples_solved if record.outcomes else None
+    return None if solved is None else sum(count > 0 for count in solved) / len(solved)
 
 
 def _known(record: Record, name: str) -> list[float] | None:

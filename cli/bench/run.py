@@ -117,6 +117,7 @@ def _outcomes(client: Client, job: Job) -> Outcomes | None:
         teacher=found.teacher,
         length=None if after is None else after.length,
         truncated=None if after is None else after.truncated,
+        samples_solved=None if after is None else after.samples_solved,
     )
 
 

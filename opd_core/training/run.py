@@ -45,7 +45,7 @@ from opd_core.teachers import RemoteTeacher, Teacher, Voice, assemble, load_voic
 from opd_core.training import checkpoint, messages, outcomes
 from opd_core.training.budget import Budget
 from opd_core.training.context import special_ids
-from opd_core.training.evaluation import Evaluation, evaluate, recovery, verify
+from opd_core.training.evaluation import Evaluation, Sampled, evaluate, evaluate_samples, recovery, verify
 from opd_core.training.fingerprint import differences, fingerprint
 from opd_core.training.learner import Learner
 from opd_core.training.messages import Emit
@@ -292,7 +292,7 @@ class _Run:
         self.accuracy["teacher"] = taught
         self.accuracy["before"] = before.accuracy if before else None
         if before:
-            self.files.write_json(outcomes.FILE, outcomes.first(before, solved))
+            self.files.write_json(outcomes.FILE, outcomes.first(before, solved, self._sampled(t)))
         if taught is not None and before:
             self.emit({"type": "accuracy", "before": before.accuracy, "teacher": taught})
             values = {"accuracy": before.accuracy, "eval_length": before.mean_length, **self._recovery(t, before)}
@@ -441,6 +441,26 @@ class _Run:
             t.budget.eval_flops += 2.0 * lm.flop_parameters * found.spent
         return found
 
+    def _sampled(self, t: Trainer) -> Sampled | None:
+        """What several samples of each held-out problem come to, where the job asks for pass@k."""
+        samples, rollout = self.spec.schedule.pass_at_k, self.spec.rollout
+        if not samples:
+            return None
+        with t.budget.phase("evaluation"), t.autocast:
+            found = evaluate_samples(
+                t.student,
+                t.task,
+                samples=samples,
+                seed=self.spec.seed,
+                max_new_tokens=rollout.max_new_tokens,
+                temperature=rollout.temperature,
+                top_p=rollout.top_p,
+            )
+        if found:
+            t.budget.eval_tokens += found.tokens
+            t.budget.eval_flops += 2.0 * t.student.flop_parameters * found.spent
+        return found
+
     def _taught(self, t: Trainer) -> dict[int, bool] | None:
         """Right or wrong by problem: each is solved by the heaviest teacher that speaks for it, in its own context."""
         if isinstance(t.teacher, RemoteTeacher):
@@ -535,7 +555,8 @@ class _Run:
         if self.latest is not None:
             self.accuracy["after"] = self.latest.accuracy
             if self.files.exists(outcomes.FILE):  # a run that an earlier version began has none
-                self.files.write_json(outcomes.FILE, outcomes.last(self.files.read_json(outcomes.FILE), self.latest))
+                known = self.files.read_json(outcomes.FILE)
+                self.files.write_json(outcomes.FILE, outcomes.last(known, self.latest, self._sampled(t)))
         before, after, teacher = (self.accuracy[key] for key in ("before", "after", "teacher"))
         self.accuracy["gap_recovered"] = gap_recovered(before, after, teacher)
         self.emit({"type": "accuracy", **self.accuracy})

@@ -220,7 +220,7 @@ def test_the_report_comes_with_the_end(http, run, store):
 def test_outcomes_are_there_once_the_run_was_examined(http, run):
     job_id, files = run
     assert "has not been examined" in problem_of(http.get(f"/v1/jobs/{job_id}/evaluation"), 404)["detail"]
-    before = {"correct": [True, False], "length": [3, 8], "truncated": [False, True]}
+    before = {"correct": [True, False], "length": [3, 8], "truncated": [False, True], "samples_solved": None}
     known = {"problems": [7, 9], "teacher": [True, True], "before": before, "after": None}
     files.write_json("evaluation.json", known)
     assert http.get(f"/v1/jobs/{job_id}/evaluation").json() == {"object": "evaluation", **known}

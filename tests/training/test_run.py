@@ -307,7 +307,7 @@ def test_a_budget_that_is_not_reached_is_said(tiny_spec, tmp_path):
 
 def test_outcomes_are_kept_problem_by_problem(tiny_spec, tmp_path):
     """Also when the process was lost after the last step, with the evaluation of the end."""
-    sections = short("sft", 40) | {"task": task_of("verifier-rl", tiny_spec)}
+    sections = short("sft", 40, pass_at_k=2) | {"task": task_of("verifier-rl", tiny_spec)}
     report, _ = run(tiny_spec(**sections), tmp_path / "out")
     kept = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert len(set(kept["problems"])) == report["task"]["eval_problems"]
@@ -322,6 +322,24 @@ def test_outcomes_are_kept_problem_by_problem(tiny_spec, tmp_path):
     (tmp_path / "out" / "evaluation.json").write_text(json.dumps({**kept, "after": None}))
     run(tiny_spec(**sections), tmp_path / "out", attempt=2)
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == kept
+
+
+def test_pass_at_k_is_asked_with_the_same_numbers_before_and_after(tiny_spec, tmp_path):
+    """A learning rate that moves nothing: the samples are the same ones. They change no weight of another run."""
+    sections = short("forward-kl", 3, pass_at_k=6)
+    sections |= {"task": task_of("verifier-rl", tiny_spec)}
+    run(tiny_spec(**sections | {"optimizer": {"lr": 1e-30, "warmup_steps": 0}}), tmp_path / "still")
+    kept = json.loads((tmp_path / "still" / "evaluation.json").read_text())
+    assert kept["before"]["samples_solved"] == kept["after"]["samples_solved"]
+    assert len(set(kept["before"]["samples_solved"])) > 1
+    assert all(0 <= solved <= 6 for solved in kept["before"]["samples_solved"])
+
+    report, _ = run(tiny_spec(**sections), tmp_path / "with")
+    sections["schedule"]["pass_at_k"] = 0
+    other, _ = run(tiny_spec(**sections), tmp_path / "without")
+    assert same_weights(tmp_path / "with", tmp_path / "without")
+    assert report["budget"]["eval_tokens"] > other["budget"]["eval_tokens"]
+    assert json.loads((tmp_path / "without" / "evaluation.json").read_text())["after"]["samples_solved"] is None
 
 
 RESUMED = {
