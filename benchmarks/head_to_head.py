@@ -9,6 +9,7 @@ benchmarks/results/NAME and the next call starts anew.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -37,9 +38,9 @@ def main() -> None:
     ledger = Ledger(folder, plan)
     with running(dashboard=False) as stack:
         report = command.bench(plan, stack.client, ledger, Console(), machine)
-        for peer in plan.peers:  # after ours and in a process of its own: nothing else runs beside it
-            script = f"benchmarks.peers.{peer.name}_arm"
-            subprocess.run([sys.executable, "-m", script, arguments.plan, "--out", str(folder)], check=True)
+    for peer in plan.peers:  # when the service is gone, in a process of its own, with one thread as our trainers
+        command_line = [sys.executable, "-m", f"benchmarks.peers.{peer.name}_arm", arguments.plan, "--out", str(folder)]
+        subprocess.run(command_line, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
     if plan.peers:
         report = command.write_report(plan, command.matrix(plan), ledger, machine)
     if report["runs"]["missing"]:
