@@ -17,6 +17,8 @@ router = APIRouter(prefix="/v1", tags=["catalogue"])
 _DEMO_MODELS = ("demo/student", "demo/teacher")
 _TASKS = {
     "demo/word-problems": "Tiny word problems (Ann has 12 apples. She buys 5. How many?) with running totals.",
+    "demo/word-problems-short": "The same with one or two changes: a mistake has little after it to spoil.",
+    "demo/word-problems-long": "The same with four changes: an early mistake is carried through every later total.",
 }
 
 

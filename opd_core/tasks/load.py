@@ -18,11 +18,11 @@ def load_task(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int, 
     """
     if spec.dataset is not None:
         task = load_dataset_task(spec, tokenizer, seed=seed)
-    elif spec.name == word_problems.NAME:
+    elif spec.name in word_problems.LEVELS:
         task = word_problems.load(spec, tokenizer, seed=seed)
     else:
         raise UserError(
-            f"task.name: there is no built-in task '{spec.name}' (there is {word_problems.NAME})",
+            f"task.name: there is no built-in task '{spec.name}' (there are {', '.join(word_problems.LEVELS)})",
             param="task.name",
             code="unknown_task",
         )

@@ -6,6 +6,10 @@
 Totals stay within 0 to 30, changes are 1 to 6, one to four of them. A fixed eighth of all arithmetic (the start and
 the changes, whatever the words) is held out for evaluation: neither the task's training side nor the demo models'
 schooling ever shows it, for any seed.
+
+Three difficulties, told apart by how far a mistake travels: every total is computed from the one before, so that a
+wrong one is carried to the answer. In demo/word-problems-short at most one total follows it, in demo/word-problems-long
+three follow the first: there the teacher, who carries a mistake on correctly, approves of every token behind it.
 """
 
 from __future__ import annotations
@@ -24,12 +28,18 @@ from opd_core.tasks import contexts
 from opd_core.tasks.prompts import Prompts
 from opd_core.tasks.task import Problem, Task
 
-NAME = "demo/word-problems"
 TRAIN_PROBLEMS = 24_000
 
 LARGEST_TOTAL = 30
 LARGEST_CHANGE = 6
 MOST_CHANGES = 4
+
+LEVELS = {
+    "demo/word-problems": (1, MOST_CHANGES),
+    "demo/word-problems-short": (1, 2),
+    "demo/word-problems-long": (MOST_CHANGES, MOST_CHANGES),
+}
+"""Task -> the fewest and the most changes of its problems."""
 
 PRONOUNS = {
     "Ann": "she",
@@ -86,31 +96,35 @@ class Story:
         return zlib.crc32(signature.encode()) % 8 == 0
 
 
-def stories(generator: random.Random, *, held_out: bool) -> Iterator[Story]:
-    """Endless stories of one side of the split; the number of changes is uniform in 1 to 4."""
+def stories(
+    generator: random.Random, *, held_out: bool, changes: tuple[int, int] = (1, MOST_CHANGES)
+) -> Iterator[Story]:
+    """Endless stories of one side of the split; the number of changes is uniform between two bounds, both included."""
     while True:
         total = start = generator.randint(0, LARGEST_TOTAL)
-        changes = []
-        for _ in range(generator.randint(1, MOST_CHANGES)):
+        made = []
+        for _ in range(generator.randint(*changes)):
             lowest, highest = max(-LARGEST_CHANGE, -total), min(LARGEST_CHANGE, LARGEST_TOTAL - total)
             change = generator.choice([c for c in range(lowest, highest + 1) if c != 0])
-            changes.append(change)
+            made.append(change)
             total += change
         story = Story(
             start=start,
-            changes=tuple(changes),
+            changes=tuple(made),
             name=generator.choice(list(PRONOUNS)),
             thing=generator.choice(THINGS),
-            verbs=tuple(generator.choice(GAINS if change > 0 else LOSSES) for change in changes),
+            verbs=tuple(generator.choice(GAINS if change > 0 else LOSSES) for change in made),
         )
         if story.held_out == held_out:
             yield story
 
 
-def distinct_stories(count: int, *, seed: str, held_out: bool) -> list[Story]:
+def distinct_stories(
+    count: int, *, seed: str, held_out: bool, changes: tuple[int, int] = (1, MOST_CHANGES)
+) -> list[Story]:
     """The first ``count`` different stories of a seed."""
     found: dict[Story, None] = {}
-    source = stories(random.Random(seed), held_out=held_out)  # noqa: S311
+    source = stories(random.Random(seed), held_out=held_out, changes=changes)  # noqa: S311
     while len(found) < count:
         found.setdefault(next(source))
     return list(found)
@@ -132,7 +146,9 @@ def verify(completion: str, answer: str) -> bool:
 
 
 def load(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> Task:
-    """The demo task: 24,000 training problems and ``spec.eval_examples`` held-out ones, a function of the seed."""
+    """24,000 training problems and ``spec.eval_examples`` held-out ones of the named level, a function of the seed."""
+    assert spec.name is not None
+    changes = LEVELS[spec.name]
     unknown = [
         word
         for word in ("Ann", "apples", "answer", "30")
@@ -140,20 +156,20 @@ def load(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> Ta
     ]
     if unknown:
         raise UserError(
-            f"task.name: '{NAME}' is written in the demo models' own words; the student's tokenizer has no "
+            f"task.name: '{spec.name}' is written in the demo models' own words; the student's tokenizer has no "
             f"'{unknown[0]}' (use student demo/student)",
             param="task.name",
             code="unsuitable_student",
         )
-    train = distinct_stories(TRAIN_PROBLEMS, seed=f"train {seed}", held_out=False)
-    held_out = distinct_stories(spec.eval_examples, seed=f"eval {seed}", held_out=True)
+    train = distinct_stories(TRAIN_PROBLEMS, seed=f"train {seed}", held_out=False, changes=changes)
+    held_out = distinct_stories(spec.eval_examples, seed=f"eval {seed}", held_out=True, changes=changes)
     problems = [
         Problem(i, story.prompt, str(story.answer), demonstration=solution(story), tag=f"changes-{len(story.changes)}")
         for i, story in enumerate([*train, *held_out])
     ]
     prompts = Prompts(tokenizer, "plain", None)
     return Task(
-        name=NAME,
+        name=spec.name,
         train=problems[: len(train)],
         eval=problems[len(train) :],
         verify=verify,

@@ -140,7 +140,7 @@ def test_a_failed_run_counts_with_the_student_it_began_with():
     records = simulated(found, SKILL)
     for place, record in enumerate(records):
         if record.arm == "better" and record.seed > 0:
-            gone = None if record.seed == 1 else record.outcomes.model_copy(update={"after": None})
+            gone = None if record.seed == 1 else record.outcomes  # the second was lost after its last evaluation
             records[place] = record.model_copy(
                 update={"status": "failed", "error": "out of <memory>", "report": None, "outcomes": gone}
             )

@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from opd_core.spec import TaskSpec, UserError
-from opd_core.tasks import load_task
+from opd_core.tasks import load_task, oracle
 from opd_core.tasks import word_problems as words
 from opd_core.tasks.demo_tokenizer import make_tokenizer
 
@@ -39,6 +39,42 @@ def test_stories_keep_their_limits() -> None:
         assert totals[-1] == story.answer
         lengths.add(len(story.changes))
     assert lengths == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("name", words.LEVELS)
+def test_every_level_is_large_and_keeps_its_number_of_changes(name: str) -> None:
+    task = load_task(TaskSpec(name=name, eval_examples=200), make_tokenizer(), seed=0, vocab_size=73)
+    fewest, most = words.LEVELS[name]
+    tags = {f"changes-{count}" for count in range(fewest, most + 1)}
+    assert {problem.tag for problem in task.train} == {problem.tag for problem in task.eval} == tags
+    assert len({problem.prompt for problem in (*task.train, *task.eval)}) == 24_200
+    assert task.name == name
+
+
+def carried(level: str, seed: int) -> tuple[float, float]:
+    """Solutions with one wrong total, the first, that go on as the teacher would: (wrong answers, tokens behind it)."""
+    generator = random.Random(seed)
+    wrong, behind = [], []
+    for story in islice(words.stories(generator, held_out=True, changes=words.LEVELS[level]), 500):
+        slips = iter([True])
+
+        def slip(slot: int, token: str, _: int, slips=slips) -> str:
+            return str((int(token) + 1) % 31) if slot == oracle.RESULT and next(slips, False) else token
+
+        written, right = oracle.write(story, slip)
+        first = next(place for place, (one, other) in enumerate(zip(written, right, strict=True)) if one != other)
+        assert written[first + 1 :] == right[first + 1 :]  # all of it is what the teacher would write there
+        behind.append(len(written) - first - 1)
+        wrong.append(not words.verify(" ".join(written), str(story.answer)))
+    return sum(wrong) / len(wrong), sum(behind) / len(behind)
+
+
+def test_an_early_mistake_travels_as_far_as_the_level_says() -> None:
+    """It decides the answer at every level; what lies between the two is longer the longer the problems are."""
+    found = {name.removeprefix("demo/word-problems"): carried(name, seed=3) for name in words.LEVELS}
+    assert all(wrong > 0.9 for wrong, _ in found.values())
+    assert found["-short"][1] < found[""][1] < found["-long"][1]
+    assert found["-long"][1] > 2.5 * found["-short"][1]
 
 
 def test_the_task_is_large_distinct_and_disjoint(task) -> None:
