@@ -13,6 +13,8 @@ from transformers import AutoTokenizer
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 pytest.importorskip("trl", reason="pip install 'opd[peers]'")
 
+from trl import DistillationTrainer
+
 from benchmarks.peers.trl_arm import cells, run
 from cli.bench.cells import matrix
 from cli.bench.plan import read
@@ -41,7 +43,23 @@ def plan(tiny_world: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     torch.use_deterministic_algorithms(False)
 
 
-def test_the_peer_does_the_same_work_and_stands_in_the_same_table(plan: Any, tmp_path: Any) -> None:
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The prompts of each step, as TRL's own generation gets them."""
+    seen: list[list[str]] = []
+    generate = DistillationTrainer._generate
+
+    def spy(trainer: Any, prompts: list[str]) -> Any:
+        seen.append(list(prompts))
+        return generate(trainer, prompts)
+
+    monkeypatch.setattr(DistillationTrainer, "_generate", spy)
+    return seen
+
+
+def test_the_peer_does_the_same_work_and_stands_in_the_same_table(
+    plan: Any, asked: list[list[str]], tmp_path: Any
+) -> None:
     (cell,) = cells(plan, "trl")
     record = run(cell, beta=0.0)
     assert (record.arm, record.seed, record.status) == ("trl", 3, "succeeded")
@@ -55,6 +73,8 @@ def test_the_peer_does_the_same_work_and_stands_in_the_same_table(plan: Any, tmp
     tokenizer, rollout = _tokenizer(cell), cell.resolved.rollout
     order = PromptOrder(_task(cell, tokenizer).train, seed=3)
     problems = order.take(report["steps"] * rollout.prompts_per_step)
+    rows = [problem.prompt for problem in problems for _ in range(rollout.samples_per_prompt)]
+    assert [prompt for step in asked for prompt in step] == rows
     prompts = rollout.samples_per_prompt * sum(len(tokenizer(problem.prompt)["input_ids"]) for problem in problems)
     assert spent["teacher_tokens"] == prompts + spent["student_tokens"]
     assert record.curve["step"][0] == 0
