@@ -76,7 +76,7 @@ def estimate(plan: Plan, found: Matrix, ended: int) -> list[str]:
 def bench(
     plan: Plan, client: Client, ledger: Ledger, console: Console, machine: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Run what is left of the plan, then write the report; returns it as data. The report also grows on the way.
+    """Run what is left of the plan, then write the report; returns it as data.
 
     ``machine``: what is known of where the runs are made; by default of where the report is written.
     """
@@ -97,7 +97,6 @@ def bench(
 
         def say(sentence: str) -> None:
             bar.console.print(sentence, markup=False, highlight=False)
-            write_report(plan, found, ledger, machine)
 
         run(client, found.cells, ledger, tell=tell, say=say)
     return write_report(plan, found, ledger, machine)

@@ -279,13 +279,18 @@ def _flat(value: Any) -> str:
         return BLANK
     match value:
         case dict():
-            return "; ".join(f"{key}: {_flat(inner)}" for key, inner in value.items())
+            return "; ".join(f"{key}: {_inside(inner)}" for key, inner in value.items())
         case list():
-            return ", ".join(map(_flat, value))
+            return ", ".join(map(_inside, value))
         case float():
             return f"{value:.4g}"
         case _:
             return str(value)
+
+
+def _inside(value: Any) -> str:
+    """A mapping inside another one is held together by braces."""
+    return f"{{{_flat(value)}}}" if isinstance(value, dict) and value else _flat(value)
 
 
 def _estimate(one: Json | None, *, signed: bool = False) -> tuple[str, str]:

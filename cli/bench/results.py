@@ -106,22 +106,28 @@ def _arm(plan: Plan, found: Table, name: str, runs: list[Record], common: float 
 
 def _wins(plan: Plan, found: Table, names: list[str]) -> Json:
     """Of the problems that exactly one of two solves: the share that the first does; and in how many seeds it leads."""
-    wins: Json = {}
-    for one, other in itertools.permutations(names, 2):
+    wins: dict[str, Json] = {name: {} for name in names}
+    for one, other in itertools.combinations(names, 2):
         seeds = found.seeds([one, other])
         if not seeds:
             continue
         ahead = found.contrast({one: 1.0, other: -1.0}, seeds)
-        share = ratio(
-            (ahead > 0).astype(float), (ahead != 0).astype(float), shared=found.shared, resamples=plan.resamples
-        )
+        won, apart = (ahead > 0).astype(float), (ahead != 0).astype(float)
+        share = ratio(won, apart, shared=found.shared, resamples=plan.resamples)
+        told = None if share is None else _told(share, (0.0, 1.0))
         lead = ahead.mean(1)
-        wins.setdefault(one, {})[other] = {
-            "share": None if share is None else _told(share, (0.0, 1.0)),
-            "seeds_ahead": float((lead > 0).sum() + 0.5 * (lead == 0).sum()),
-            "seeds": len(seeds),
-        }
+        first = float((lead > 0).sum() + 0.5 * (lead == 0).sum())
+        wins[one][other] = {"share": told, "seeds_ahead": first, "seeds": len(seeds)}
+        wins[other][one] = {"share": _reversed(told), "seeds_ahead": len(seeds) - first, "seeds": len(seeds)}
     return wins
+
+
+def _reversed(share: Json | None) -> Json | None:
+    """The other arm's share: what is left to 1."""
+    if share is None:
+        return None
+    low, high = (None if bound is None else 1.0 - bound for bound in (share["high"], share["low"]))
+    return {**share, "value": 1.0 - share["value"], "low": low, "high": high}
 
 
 def _contrasts(plan: Plan, matrix: Matrix, tables: dict[str, Table]) -> list[Json]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _LEVEL = 0.95
-_CHUNK = 2_000_000  # numbers in memory at a time
+_BANK = 400
 
 
 @dataclass(frozen=True)
@@ -111,15 +111,11 @@ def _error(outcomes: Floats, shared: bool) -> float:
 
 def _studentised(outcomes: Floats, value: float, resamples: int, rng: np.random.Generator) -> Floats:
     seeds, problems = outcomes.shape
-    found: list[Floats] = []
-    left = resamples
-    while left:
-        count = min(left, max(1, _CHUNK // outcomes.size))
-        left -= count
-        rows = rng.integers(seeds, size=(count, seeds, 1))
-        means = outcomes[rows, rng.integers(problems, size=(count, seeds, problems))].mean(2)
-        deviations, errors = means.mean(1) - value, means.std(1, ddof=1) / np.sqrt(seeds)
-        # A resample without any spread says nothing of how far off it is: it counts as infinitely far, or as exact.
-        exact = np.where(deviations == 0.0, 0.0, np.inf)
-        found.append(np.where(errors > 0.0, deviations / np.where(errors > 0.0, errors, 1.0), exact))
-    return np.concatenate(found)
+    # Means of a seed over resampled problems, enough of them to draw from: one for each resample would be slow.
+    bank = np.stack([row[rng.integers(problems, size=(_BANK, problems))].mean(1) for row in outcomes])
+    chosen = rng.integers(seeds, size=(resamples, seeds))
+    means = bank[chosen, rng.integers(_BANK, size=chosen.shape)]
+    deviations, errors = means.mean(1) - value, means.std(1, ddof=1) / np.sqrt(seeds)
+    # A resample without any spread says nothing of how far off it is: it counts as infinitely far, or as exact.
+    exact = np.where(deviations == 0.0, 0.0, np.inf)
+    return np.where(errors > 0.0, deviations / np.where(errors > 0.0, errors, 1.0), exact)
