@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 QUICK := OMP_NUM_THREADS=1 $(PYTEST) -n auto --maxprocesses 4 --dist worksteal -m 'not service and not browser and not long'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test quick-test long-test chaos mutants fuzz audit lint format types walls docs lab-docs screenshots check bench bench-demo bench-service bench-api bench-telemetry bench-dashboard bench-loss bench-small bench-credit smoke clean
+.PHONY: help install demo up test quick-test long-test chaos mutants fuzz audit lint format types walls docs lab-docs screenshots check bench bench-demo bench-service bench-api bench-telemetry bench-dashboard bench-loss bench-small bench-throughput bench-credit smoke clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,6 +102,9 @@ bench-loss: $(VENV)/.dev  ## memory and time of the chunked head against the den
 
 bench-small: $(VENV)/.dev  ## the reduced head-to-head table: methods and controls at equal budgets; under 15 minutes
 	$(BIN)/python -m benchmarks.head_to_head benchmarks/plans/small.yaml
+
+bench-throughput: $(VENV)/.dev  ## tokens per second beside TRL on the same work, interleaved, telemetry off and on
+	$(BIN)/python -m benchmarks.throughput
 
 bench-credit: $(VENV)/.dev  ## temporal credit and its remedies on the demo task, three seeds each; hours
 	$(BIN)/python -m benchmarks.credit

@@ -40,9 +40,9 @@ def main() -> None:
     if arguments.name not in [peer.name for peer in plan.peers]:
         parser.error(f"the plan names no peer '{arguments.name}'")
     ledger = Ledger(arguments.out, plan)
-    known = {record.label for record in ledger.records()}
+    known = {record.key for record in ledger.records()}
     for cell in cells(plan, arguments.name):
-        if cell.label in known:
+        if key_of(cell) in known:
             continue
         record = run(cell, beta=arguments.beta)
         ledger.keep(record)
@@ -55,6 +55,11 @@ def cells(plan: Plan, name: str) -> list[Cell]:
         update={"arms": [Arm(name=name, recipe="forward-kl")], "controls": [], "contrasts": [], "peers": []}
     )
     return matrix(alone).cells
+
+
+def key_of(cell: Cell) -> str:
+    """Stands for the work: another base is another run."""
+    return f"peer-{cell.key}"
 
 
 def run(cell: Cell, *, beta: float) -> Record:
@@ -100,7 +105,7 @@ def run(cell: Cell, *, beta: float) -> Record:
         arm=cell.arm,
         task=cell.task,
         seed=cell.seed,
-        key=f"peer-{cell.key}",
+        key=key_of(cell),
         job=None,
         status="succeeded",
         report=report(cell, session, before, latest, taught, beta),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cli import specs
 from cli.bench.cells import matrix
-from cli.bench.plan import effect_weights, read, weights
+from cli.bench.plan import TESTED_FROM, effect_weights, read, weights
 from opd_core.spec import UserError
 
+PLANS = Path(__file__).parents[2] / "benchmarks" / "plans"
 BASE: dict[str, Any] = {
     "student": {"model": "demo/student"},
     "teacher": {"model": "demo/teacher"},
@@ -90,6 +93,18 @@ def test_the_matrix_is_every_arm_and_control_under_every_seed():
     rollout = by_arm["verifier-rl"].rollout
     assert (rollout.prompts_per_step, rollout.samples_per_prompt) == (8, 4)  # as many completions
     assert by_arm["sft"].rollout.written_by.data == 1.0
+
+
+@pytest.mark.parametrize("file", sorted(PLANS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_plans_of_the_repository_can_be_run(file):
+    asked = read(specs.read(str(file)))
+    found = matrix(asked)
+    assert not found.left_out
+    assert asked.name == file.stem
+    if file.stem == "factorial":  # what it names is tested
+        own = {arm.name: arm.seeds or asked.seeds for arm in asked.arms}
+        for contrast in asked.contrasts:
+            assert all(len(own.get(arm, asked.seeds)) >= TESTED_FROM for arm in weights(contrast, asked.arms))
 
 
 def test_a_control_without_data_is_left_out_and_said():
