@@ -50,7 +50,7 @@ def estimate(
     sd = float(by_seed.std(ddof=1))
     error = _error(outcomes, shared)
     if error == 0.0:  # every seed says the same, to the last problem
-        return Estimate(value, value, value, 1.0 if value == 0.0 else 0.0, seeds, problems, 0.0)
+        return Estimate(value, value, value, 1.0 if value == 0.0 else 1.0 / (resamples + 1), seeds, problems, 0.0)
     t = _studentised(outcomes, value, resamples, np.random.default_rng(seed))
     reach = float(np.quantile(np.abs(t), _LEVEL, method="higher")) * error  # symmetric, so that it agrees with p
     return Estimate(

@@ -67,6 +67,8 @@ def test_an_arm_that_learns_nothing_stays_where_it_was():
     before = students(np.random.default_rng(4), 10, 50)
     one = estimate(before.copy() - before, shared=False, resamples=300)
     assert (one.value, one.low, one.high, one.p) == (0.0, 0.0, 0.0, 1.0)
+    same = estimate(np.ones((10, 4)), shared=False, resamples=300)
+    assert same.p == 1 / 301  # never certain
 
 
 def test_an_interval_stays_where_values_can_be_and_one_seed_has_none():
