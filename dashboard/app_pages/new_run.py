@@ -36,7 +36,9 @@ def page() -> None:
             start = specs.fork(start, job.id, params.get("checkpoint") or str(job.latest_checkpoint))
     elif params.get("recipe") in recipes:
         name = params["recipe"]
-        start = specs.with_recipe(st.session_state.get(_BASE, specs.DEMO_SPEC), name, recipes[name].needs)
+        start = specs.with_recipe(
+            st.session_state.get(_BASE, specs.DEMO_SPEC), name, recipes[name].needs, recipes[name].brings
+        )
         method = recipes[name].method
     else:
         if "recipe" in params:

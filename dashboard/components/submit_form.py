@@ -15,9 +15,9 @@ from dashboard.shaping import specs
 from dashboard.shaping.schema import Field, fields_of
 from dashboard.shaping.text import escape_markdown, words
 
-_ESSENTIAL = {"schedule": "steps", "optimizer": "lr", "resources": "queue", "student": "model", "teacher": "model"}
+_ESSENTIAL = {"schedule": "steps", "optimizer": "lr", "resources": "queue", "student": "model"}
 _NUMBERS = (("schedule", "steps", "Steps"), ("optimizer", "lr", "Learning rate"), ("resources", "queue", "Queue"))
-_NOT_DRAWN = ("name", "from", "recipe", "method", "seed")
+_NOT_DRAWN = ("name", "from", "recipe", "method", "seed", "teacher")
 _IDEMPOTENCY, _LAST = "new_idempotency", "new_last"
 
 
@@ -39,7 +39,7 @@ def submit_form(start: specs.Spec, method: dict[str, Any], recipe: Recipe, gener
     _everything_else(drawing, fields, start, values)
     if origin is not None:
         values["from"] = origin
-    spec = specs.build(values, filled, recipe.name, recipe.method, fields)
+    spec = specs.build(values, filled, recipe.name, recipe.method, fields, recipe.brings)
     with st.container(horizontal=True):
         check = st.button("Validate", icon=":material/fact_check:", key="new_validate")
         go = st.button("Submit", type="primary", icon=":material/rocket_launch:", key="new_submit")
@@ -71,7 +71,7 @@ def _essentials(drawing: Drawing, fields: tuple[Field, ...], start: specs.Spec) 
             name = st.text_input("Name", str(start["name"]), key=f"{drawing.prefix}_name", max_chars=96)
             drawing.errors.reserve("name")
         student = _pick(drawing, "student.model", models, start, "A demo model, a hub id, or a directory below a root.")
-        teacher = _pick(drawing, "teacher.model", models, start, "Needs the same tokenizer as the student.")
+        teacher = _teacher(drawing, models, start)
         with st.container(gap=None):
             task = _task(drawing, start)
         drawn = {}
@@ -85,8 +85,19 @@ def _essentials(drawing: Drawing, fields: tuple[Field, ...], start: specs.Spec) 
         with st.container(gap=None):
             number = drawing.widget("seed", seed, start.get("seed", seed.default), "Seed")
             drawing.errors.reserve("seed")
-    models_of = {"student": {"model": student}, "teacher": {"model": teacher}}
+    models_of = {"student": {"model": student}, "teacher": teacher}
     return {"name": name.strip(), **models_of, "task": task, **drawn, "seed": number}
+
+
+def _teacher(drawing: Drawing, models: list[str], start: specs.Spec) -> Any:
+    """Another model; a teacher of another kind is shown as it is written."""
+    if (start.get("teacher") or {}).get("model"):
+        return {"model": _pick(drawing, "teacher.model", models, start, "Needs the same tokenizer as the student.")}
+    with st.container(gap=None):
+        about = "The student itself, several teachers, or a server, as JSON: docs/teachers-and-states.md."
+        given = drawing.widget("teacher", Field("teacher", "json", help=about), start.get("teacher"), "Teacher")
+        drawing.errors.reserve("teacher")
+    return given
 
 
 def _pick(drawing: Drawing, path: str, known: list[str], start: specs.Spec, about: str) -> str:
@@ -155,6 +166,10 @@ def _everything_else(drawing: Drawing, fields: tuple[Field, ...], start: specs.S
                 with st.expander("**Metadata**", key=f"{drawing.prefix}_metadata_more"):
                     values["metadata"] = drawing.widget("metadata", one, start.get("metadata") or {})
                     drawing.errors.reserve("metadata")
+            elif one.name not in _NOT_DRAWN and one.kind != "object":
+                with st.expander(f"**{escape_markdown(words(one.name).capitalize())}**"):
+                    values[one.name] = drawing.widget(one.name, one, start.get(one.name, one.default))
+                    drawing.errors.reserve(one.name)
             elif one.name not in _NOT_DRAWN:
                 values[one.name] = {**values.get(one.name, {}), **_section(drawing, one, start)}
 

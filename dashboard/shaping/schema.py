@@ -54,6 +54,8 @@ def _field(name: str, schema: Schema, root: Schema) -> Field:
         return Field(kind="variant", **known, **_alternatives(inner, root))
     if inner.get("type") == "array" and "discriminator" in inner.get("items", {}):
         return Field(kind="variants", **known, **_alternatives(inner["items"], root))
+    if inner.get("properties") and nullable and known["default"] is None:
+        return Field(kind="json", **known)  # left out as a whole, or written as a whole
     if inner.get("properties"):
         fields = fields_of(inner, root)
         return Field(kind="object", **known | {"default": known["default"] or default_of(fields)}, fields=fields)

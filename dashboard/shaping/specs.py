@@ -29,12 +29,20 @@ _CHOICES = ("route", "kind")
 _LONGEST_NAME = 96
 
 
-def with_recipe(base: Spec, recipe: str, needs: list[str]) -> Spec:
-    """The base spec under another recipe, with more samples of a prompt where the recipe compares them."""
+def with_recipe(base: Spec, recipe: str, needs: list[str], brings: Spec | None = None) -> Spec:
+    """The base spec under another recipe: with the teacher and the rollout that it brings, and more samples of a prompt
+    where it compares them.
+    """
     name = str(base["name"]).removesuffix(f"-{base['recipe']}")
     spec = {**base, "recipe": recipe, "name": f"{name}-{recipe}"[:_LONGEST_NAME]}
     spec.pop("method", None)
-    rollout = dict(spec.get("rollout", {}))
+    brings = brings or {}
+    if "teacher" in brings:
+        spec["teacher"] = brings["teacher"]
+    elif "model" not in spec.get("teacher", {}):  # the one that the recipe before had brought
+        spec["teacher"] = DEMO_SPEC["teacher"]
+    rollout = {**spec.get("rollout", {}), **brings.get("rollout", {})}
+    spec["rollout"] = rollout
     if "group" in needs and rollout.get("samples_per_prompt", 1) < 2:
         prompts = rollout.get("prompts_per_step", 32)
         spec["rollout"] = rollout | {"samples_per_prompt": 4, "prompts_per_step": max(1, prompts // 4)}
@@ -62,10 +70,21 @@ def changes(value: Spec, base: Spec) -> Spec:
     return {name: entry for name, entry in found.items() if entry != {}}
 
 
-def build(values: Spec, method: Spec, recipe: str, recipe_method: Spec, fields: tuple[Field, ...]) -> Spec:
-    """The spec of a filled-in form, without what is at its default anyway."""
+def build(
+    values: Spec,
+    method: Spec,
+    recipe: str,
+    recipe_method: Spec,
+    fields: tuple[Field, ...],
+    brings: Spec | None = None,
+) -> Spec:
+    """The spec of a filled-in form, without what is at its default anyway: the recipe's own where it ``brings`` one."""
     overrides = changes(method, recipe_method)
-    spec = {"recipe": recipe, **changes({**values, "recipe": recipe}, default_of(fields))}
+    defaults = default_of(fields)
+    brought = (brings or {}).get("rollout", {})
+    if brought:
+        defaults["rollout"] = {**defaults["rollout"], **brought}
+    spec = {"recipe": recipe, **changes({**values, "recipe": recipe}, defaults)}
     order = ["name", "from", "student", "teacher", "task", "recipe"]
     if overrides:
         spec["method"] = overrides

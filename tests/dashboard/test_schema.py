@@ -25,7 +25,7 @@ def test_the_kinds_of_fields() -> None:
     assert (optimizer["lr"].kind, optimizer["lr"].default, optimizer["lr"].maximum) == ("number", 1e-5, 1.0)
     assert (optimizer["decay"].kind, optimizer["decay"].choices[0]) == ("choice", "linear")
     assert optimizer["betas"].kind == "json"
-    assert (JOB["from"].kind, JOB["from"].nullable, JOB["from"].fields[0].name) == ("object", True, "job")
+    assert (JOB["from"].kind, JOB["from"].nullable, JOB["from"].default) == ("json", True, None)
     assert (METHOD["objective"].kind, METHOD["objective"].tag) == ("variant", "route")
     assert METHOD["gates"].kind == "variants"
     assert "tip" in METHOD["gates"].variants

@@ -23,7 +23,7 @@ METHODS = {name: load(name).method.model_dump(mode="json") for name in names()}
 
 def built(method: dict, recipe: str = "forward-kl", **sections: object) -> dict:
     values = JobSpec.model_validate({**specs.DEMO_SPEC, **sections, "recipe": recipe}).model_dump(mode="json")
-    return specs.build(values, method, recipe, METHODS[recipe], FIELDS)
+    return specs.build(values, method, recipe, METHODS[recipe], FIELDS, load(recipe).brings.brief())
 
 
 def test_the_prefilled_spec_is_the_demo_job() -> None:
@@ -52,7 +52,8 @@ def test_a_changed_field_of_the_method_is_the_only_override() -> None:
 @given(start=st.sampled_from(names()), wanted=st.sampled_from(names()))
 def test_any_method_can_be_reached_from_any_recipe(start: str, wanted: str) -> None:
     """The override that the form makes gives, laid over the recipe by the service, the method that was filled in."""
-    spec = built(METHODS[wanted], start, rollout={"samples_per_prompt": 4})
+    # A recipe whose rows are all from data is no start for a method that samples.
+    spec = built(METHODS[wanted], start, rollout={"samples_per_prompt": 4, "written_by": {"student": 1.0}})
     if "golden" in {one["kind"] for one in METHODS[wanted]["regularizers"]}:
         return
     assert resolve(JobSpec.model_validate(spec)).method == METHODS[wanted]
@@ -60,8 +61,9 @@ def test_any_method_can_be_reached_from_any_recipe(start: str, wanted: str) -> N
 
 @pytest.mark.parametrize("recipe", names())
 def test_every_recipe_of_the_gallery_starts_with_a_spec_that_is_accepted(recipe: str) -> None:
-    spec = specs.with_recipe(specs.DEMO_SPEC, recipe, list(load(recipe).needs))
+    spec = specs.with_recipe(specs.DEMO_SPEC, recipe, list(load(recipe).needs), load(recipe).brings.brief())
     assert spec["name"] == f"demo-{recipe}"
+    assert ("self" in spec["teacher"]) == (load(recipe).brings.teacher is not None)
     resolve(JobSpec.model_validate(spec))
 
 
