@@ -29,7 +29,9 @@ class Recipe(Schema):
     needs: list[str] = []
     cost: list[str] = []
     warnings: list[str] = []
-    brings: Json = Field({}, description="Of the job beside the method, where the job leaves it open: teacher, rollout.")
+    brings: Json = Field(
+        {}, description="Of the job beside the method, where the job leaves it open: teacher, rollout."
+    )
     method: Json
 
 

@@ -30,6 +30,10 @@ class RemoteTeacher(Teacher):
         self._vocabulary, self._context = vocabulary, context
 
     @property
+    def shows_solutions(self) -> bool:
+        return "{solution}" in (self._context or "")
+
+    @property
     def name(self) -> str:
         return f"{self.server.endpoint.model} at {self.server.name}"
 

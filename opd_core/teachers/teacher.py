@@ -18,6 +18,8 @@ from opd_core.tasks import Problem, Task
 from opd_core.teachers.local import Scores
 from opd_core.teachers.voice import Asked, Voice
 
+_SOLUTION = "{solution}"
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -35,6 +37,11 @@ class Teacher:
     def __init__(self, voices: Sequence[Voice], task: Task) -> None:
         self.voices = tuple(voices)
         self._task = task
+
+    @property
+    def shows_solutions(self) -> bool:
+        """Whether somebody reads right rollouts of the same prompt."""
+        return any(_SOLUTION in (voice.context or "") for voice in self.voices)
 
     def check_tags(self) -> None:
         """Raise UserError for a problem that no teacher speaks for."""

@@ -165,6 +165,8 @@ def write_rollouts(t: Trainer, step: int) -> Written:
 
 def ask(t: Trainer, written: Written) -> Asked:
     """What the teachers are asked about rows that nobody has looked at yet."""
+    if not t.teacher.shows_solutions:
+        return Asked(written.rollouts, written.problems, [None] * len(written.problems))
     return asked(written, _texts(t, written))
 
 

@@ -46,7 +46,15 @@ class World:
         return score_with_ends(lm, batch.rollouts, micro_tokens=micro_tokens)
 
     def context(self, method: MethodSpec, batch: Batch) -> FeedbackContext:
-        return feedback_context(method, self.student, batch.rollouts, group=batch.group, reward=batch.reward)
+        nothing = torch.zeros(len(batch.rollouts), dtype=torch.bool)
+        return feedback_context(
+            method,
+            self.student,
+            batch.rollouts,
+            group=batch.group,
+            reward=batch.reward,
+            from_data=nothing if "origin" in method.needs else None,
+        )
 
     def module(self, method: MethodSpec) -> StudentStep:
         """With a critic that is not zero, where the method has one."""

@@ -77,8 +77,8 @@ def test_it_trains_and_resumes_bit_for_bit(name, tiny_spec, tiny_world, tmp_path
             emit=said.append,
             should_stop=lambda: any(m["type"] == "progress" and m["step"] == 2 for m in said),
         )
-    halves, again, _ = run(spec, tmp_path / "halves", attempt=2)
-    assert len(again) == 2
+    halves, _, again = run(spec, tmp_path / "halves", attempt=2)
+    assert [message["step"] for message in again if message["type"] == "progress"] == [3, 4]
     one, two = (load_file(tmp_path / each / "student" / "model.safetensors") for each in ("whole", "halves"))
     assert one.keys() == two.keys()
     assert all(torch.equal(one[key], two[key]) for key in one)

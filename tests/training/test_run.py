@@ -568,7 +568,8 @@ def test_a_directory_from_before_a_field_existed_goes_on(tiny_spec, tmp_path):
 def test_a_finished_directory_is_finished_again_without_training(tiny_spec, tmp_path):
     first, _ = run(tiny_spec(), tmp_path / "out")
     second, said = run(tiny_spec(), tmp_path / "out", attempt=2)
-    assert not [m for m in said if m["type"] == "progress"]
+    assert [m["step"] for m in said if m["type"] == "progress"] == [4]  # how far it is, said again
+    assert not [m for m in said if m["type"] == "records"]
     assert second["accuracy"] == first["accuracy"]
 
 

@@ -87,7 +87,7 @@ def test_the_order_of_sequences_changes_nothing(name, world, gradients, method_n
     assert_same(gradients(method, world.batch.reorder(torch.tensor([3, 0, 5, 1, 4, 2]))), gradients(method))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "verifier-rl"])  # it asks no teacher
 def test_a_shifted_teacher_is_another_update(name, gradients, method_named):
     """Teacher scores one position off must not pass for the right ones."""
     method = method_named(name)
