@@ -480,12 +480,13 @@ class _Run:
                 self.emit(messages.event("teacher", sentence, accuracy=found.accuracy, problems=len(own)))
         return solved or None
 
-    def _solved_by_server(self, t: Trainer, teacher: RemoteTeacher) -> float | None:
+    def _solved_by_server(self, t: Trainer, teacher: RemoteTeacher) -> dict[int, bool] | None:
         if t.task.verify is None or not t.task.eval:
             return None
         with t.budget.phase("evaluation"):
             texts = teacher.solve(t.task.eval, self.spec.rollout.max_new_tokens)
-        return sum(map(bool, verify(t.task, t.task.eval, texts))) / len(texts)
+        right = verify(t.task, t.task.eval, texts)
+        return {problem.id: bool(correct) for problem, correct in zip(t.task.eval, right, strict=True)}
 
     def _recovery(self, t: Trainer, written: Evaluation) -> dict[str, float]:
         problems = self.spec.telemetry.recovery_problems

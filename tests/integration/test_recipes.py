@@ -66,4 +66,4 @@ def test_teachers_and_states_through_the_service(running: Running, kind: str) ->
     assert job.status == "succeeded", job.error
     metrics = running.client.metrics(job.id)
     assert len(metrics.steps) >= 3
-    assert running.client.report(job.id)["budget"]["teacher_tokens"] > 0
+    assert running.client.report(job.id).budget["teacher_tokens"] > 0

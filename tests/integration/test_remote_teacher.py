@@ -84,7 +84,7 @@ def test_it_trains_pauses_when_the_server_vanishes_and_goes_on(running: Running,
     assert whole.status == "succeeded", whole.error
     assert whole.accuracy.teacher is not None  # it was asked to solve the held-out problems
     report = client.report(whole.id)
-    assert report["models"]["teacher"]["name"] == "tiny at big-teacher"
+    assert report.models["teacher"]["name"] == "tiny at big-teacher"
 
     job = client.submit(spec_of(running)).id
     until(lambda: (client.job(job).progress.step or 0) >= 5)
