@@ -61,6 +61,11 @@ class Rollouts:
             self.truncated[rows],
         )
 
+    def completions(self) -> list[list[int]]:
+        """The ids of each completion."""
+        pairs = zip(self.tokens.cpu(), self.mask.cpu(), strict=True)
+        return [tokens[mask].tolist() for tokens, mask in pairs]
+
     def after(self, prompts: Sequence[Sequence[int]], pad_id: int) -> Rollouts:
         """The same completions after other prompts: what a teacher reads that knows more than the student."""
         ids, prompt_mask = left_padded(prompts, pad_id)

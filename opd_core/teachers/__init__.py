@@ -1,6 +1,6 @@
 """Who scores: teachers read the student's own contexts."""
 
-from opd_core.teachers.load import assemble, load_voices
+from opd_core.teachers.load import assemble, load_voices, make_teacher
 from opd_core.teachers.local import Scores, score_with_ends
 from opd_core.teachers.remote import RemoteTeacher
 from opd_core.teachers.server import TeacherUnreachable
@@ -17,5 +17,6 @@ __all__ = [
     "Voice",
     "assemble",
     "load_voices",
+    "make_teacher",
     "score_with_ends",
 ]

@@ -101,12 +101,18 @@ def assemble(spec: JobSpec, voices: Sequence[Voice], task: Task, student: Langua
         if wanted.context is not None:
             param = f"{path}.context"
             check_context(task, wanted.context, student.tokenizer, param=param, vocab_size=student.vocab_size)
-    if spec.teacher is not None and spec.teacher.endpoint is not None:
-        name = spec.teacher.endpoint
-        server = Server(name, endpoint(Settings(), name, param="teacher.endpoint"))
-        remote = RemoteTeacher(server, task, vocabulary=student.vocab_size, context=spec.teacher.context)
-        remote.check(teachers_favourites(spec.method_spec()))
-        return remote
-    teacher = Teacher(voices, task)
-    teacher.check_tags()
+    teacher = make_teacher(spec, voices, task, student)
+    if isinstance(teacher, RemoteTeacher):
+        teacher.check(teachers_favourites(spec.method_spec()))
+    else:
+        teacher.check_tags()
     return teacher
+
+
+def make_teacher(spec: JobSpec, voices: Sequence[Voice], task: Task, student: LanguageModel) -> Teacher:
+    """The same without a look at the task's problems."""
+    if spec.teacher is None or spec.teacher.endpoint is None:
+        return Teacher(voices, task)
+    name = spec.teacher.endpoint
+    server = Server(name, endpoint(Settings(), name, param="teacher.endpoint"))
+    return RemoteTeacher(server, task, vocabulary=student.vocab_size, context=spec.teacher.context)

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from opd_core.objective.targets import SparseTarget
-from opd_core.rollout import Rollouts
 from opd_core.spec import UserError
 from opd_core.tasks import Problem, Task
 from opd_core.teachers.local import Scores
@@ -69,7 +68,7 @@ class RemoteTeacher(Teacher):
     def score(self, asked: Asked, *, micro_tokens: int) -> Scored:
         """Every rollout is one request; as many at a time as the operator allows. Raises TeacherUnreachable."""
         del micro_tokens  # the server cuts its batches itself
-        written = completion_lists(asked.rollouts)
+        written = asked.rollouts.completions()
         prompts = [self._prompt(asked, row) for row in range(len(written))]
         sequences = [prompt + tokens for prompt, tokens in zip(prompts, written, strict=True)]
         with ThreadPoolExecutor(self.server.endpoint.concurrency) as pool:
@@ -110,9 +109,3 @@ def sparse(entries: Sequence[Mapping[int, float]], vocabulary: int) -> SparseTar
         # Unused places repeat an id with no mass, which a row of V takes no notice of.
         ids[row, len(entry) :] = entry[0][0]
     return SparseTarget(ids, logp, keep, vocabulary, 1.0)
-
-
-def completion_lists(rollouts: Rollouts) -> list[list[int]]:
-    """The ids of each completion."""
-    pairs = zip(rollouts.tokens.cpu(), rollouts.mask.cpu(), strict=True)
-    return [tokens[mask].tolist() for tokens, mask in pairs]

@@ -108,13 +108,13 @@ def recovery(teacher: LanguageModel, task: Task, written: Rollouts, *, problems:
     falling curve means that feedback deep inside a bad solution comes too late.
     """
     chosen = task.eval[:problems]
-    starts = completion_ids(written)
+    starts = written.completions()
     solved, spent = {}, 0
     for percent in _WAY:
         kept = [start[: len(start) * percent // 100] for start in starts[:problems]]
         prompts = [[*task.encode(problem), *start] for problem, start in zip(chosen, kept, strict=True)]
         continued = write(teacher, prompts, max_new_tokens=max_new_tokens, noise=None)
-        whole = [[*start, *end] for start, end in zip(kept, completion_ids(continued), strict=True)]
+        whole = [[*start, *end] for start, end in zip(kept, continued.completions(), strict=True)]
         texts = teacher.tokenizer.batch_decode(whole, skip_special_tokens=True)
         right = verify(task, chosen, texts)
         solved[percent] = sum(map(bool, right)) / len(right)
@@ -124,13 +124,7 @@ def recovery(teacher: LanguageModel, task: Task, written: Rollouts, *, problems:
 
 def completions(lm: LanguageModel, rollouts: Rollouts) -> list[str]:
     """The text of each completion, special tokens left out."""
-    return lm.tokenizer.batch_decode(completion_ids(rollouts), skip_special_tokens=True)
-
-
-def completion_ids(rollouts: Rollouts) -> list[list[int]]:
-    """The ids of each completion."""
-    pairs = zip(rollouts.tokens.cpu(), rollouts.mask.cpu(), strict=True)
-    return [tokens[mask].tolist() for tokens, mask in pairs]
+    return lm.tokenizer.batch_decode(rollouts.completions(), skip_special_tokens=True)
 
 
 def verify(task: Task, problems: Sequence[Problem], texts: Sequence[str]) -> list[bool | None]:

@@ -114,7 +114,7 @@ class Writer:
         else:
             # Noise of their own: the student's tokens must not depend on what chose the state before them.
             apart = [(problem, sample + _BEGINNINGS) for problem, sample in keys]
-            whole = _token_lists(self._by_teacher(rows, problems, apart, step))
+            whole = self._by_teacher(rows, problems, apart, step).completions()
         for i, ids in zip(rows, whole, strict=True):
             # Its end of sequence is never given away: there would be nothing left to write.
             begun[i] = ids[: min(int(share * len(ids)), len(ids) - 1)]
@@ -208,8 +208,3 @@ def _in_order(parts: list[Rollouts], rows: list[list[int]], wanted: Sequence[int
     at = {index: place for place, index in enumerate(i for own in rows for i in own)}
     joined = join(parts, pad_id)
     return joined.reorder(torch.tensor([at[i] for i in wanted], device=joined.tokens.device))
-
-
-def _token_lists(rollouts: Rollouts) -> list[list[int]]:
-    pairs = zip(rollouts.tokens.cpu(), rollouts.mask.cpu(), strict=True)
-    return [tokens[mask].tolist() for tokens, mask in pairs]

@@ -34,7 +34,7 @@ from opd_core.tasks import Task
 from opd_core.teachers import Asked, Scored, Scores, Teacher, score_with_ends
 from opd_core.training.budget import TRAINING_PHASES, Budget
 from opd_core.training.context import feedback_context
-from opd_core.training.evaluation import completion_ids, completions, verify
+from opd_core.training.evaluation import completions, verify
 from opd_core.training.learner import Learner
 from opd_core.training.memory import memory
 from opd_core.training.prompts import PromptOrder
@@ -226,7 +226,7 @@ def _texts(t: Trainer, written: Written) -> list[Text]:
     whole, begun = own, [""] * len(own)
     if any(written.begun):
         decode = t.student.tokenizer.batch_decode
-        rows = zip(written.begun, completion_ids(written.rollouts), strict=True)
+        rows = zip(written.begun, written.rollouts.completions(), strict=True)
         whole = decode([[*before, *ids] for before, ids in rows], skip_special_tokens=True)
         begun = [f"{text} " if text else "" for text in decode(written.begun, skip_special_tokens=True)]
     right = verify(t.task, written.problems, whole)

@@ -7,7 +7,7 @@ without the change that an update would have made.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,9 +22,10 @@ from opd_core.rollout import Rollouts, uniform_noise, write
 from opd_core.runs.artifacts import CorruptArtifact, RunFiles
 from opd_core.spec import JobSpec, UserError
 from opd_core.spec.job import LARGEST_TOP_K
-from opd_core.tasks import Problem, load_task
+from opd_core.tasks import Problem, Task
+from opd_core.tasks.contexts import imitate, read
 from opd_core.tasks.prompts import Prompts
-from opd_core.teachers import Asked, Teacher, assemble, load_voices, score_with_ends
+from opd_core.teachers import Asked, Teacher, load_voices, make_teacher, score_with_ends
 from opd_core.training import checkpoint, messages
 from opd_core.training.budget import Budget
 from opd_core.training.context import feedback_context
@@ -86,8 +87,9 @@ def _load(files: RunFiles, spec: JobSpec, wanted: str | None) -> _Loaded:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     student = load_student(spec, device=device, trainable=False)
     voices, _ = load_voices(spec, student, device=device)
-    task = load_task(spec.task, student.tokenizer, seed=spec.seed, vocab_size=student.vocab_size)
-    teacher = assemble(spec, voices, task, student)
+    # A prompt of the user's own has no tag: everybody speaks for it, by weight.
+    everybody = [replace(voice, tags=None) for voice in voices]
+    teacher = make_teacher(spec, everybody, _prompts_alone(spec, student), student)
     method = spec.method_spec()
     critic = None
     if "critic" in method.needs:
@@ -97,6 +99,20 @@ def _load(files: RunFiles, spec: JobSpec, wanted: str | None) -> _Loaded:
         return _Loaded(student, teacher, critic, name, 0, 0.0, {})
     behind = done(spec.schedule, Budget.from_dict(progress.budget), progress.step + 1)
     return _Loaded(student, teacher, critic, name, progress.step, behind, progress.running)
+
+
+def _prompts_alone(spec: JobSpec, student: LanguageModel) -> Task:
+    """What a teacher has to know of the task to read a prompt; its problems are not loaded for that."""
+    prompts = Prompts(student.tokenizer, spec.task.template, spec.task.system_prompt)
+    return Task(
+        name="prompt",
+        train=(),
+        eval=(),
+        verify=None,
+        encode=lambda problem: prompts.encode(problem.prompt),
+        read=lambda problem, context, solution: read(prompts, problem, context, solution),
+        imitate=lambda text: imitate(student.tokenizer, text),
+    )
 
 
 def _read_checkpoint(
@@ -200,6 +216,7 @@ def _record(spec: JobSpec, loaded: _Loaded, rollouts: Rollouts, text: str) -> di
             rollouts,
             group=torch.zeros(1, dtype=torch.long, device=device),
             reward=torch.zeros(1, device=device) if "reward" in method.needs else None,
+            from_data=torch.zeros(1, dtype=torch.bool, device=device) if "origin" in method.needs else None,
         ),
         reference=reference,
     )

@@ -15,6 +15,7 @@ import pytest
 
 from api.client import Client
 from tests.cli.running import service
+from tests.tiny import tiny_body
 
 
 @dataclass(frozen=True)
@@ -36,22 +37,7 @@ def running_service(home: Path, world: Any) -> Iterator[Running]:
     root = str(world.root)
 
     def spec(**sections: Any) -> dict[str, Any]:
-        base = {
-            "name": "tiny",
-            "student": {"model": str(world.student)},
-            "teacher": {"model": str(world.teacher)},
-            "task": {
-                "dataset": str(world.problems),
-                "prompt_column": "question",
-                "answer_column": "answer",
-                "eval_examples": 16,
-            },
-            "rollout": {"prompts_per_step": 6, "max_new_tokens": 8},
-            "optimizer": {"lr": 1e-3, "warmup_steps": 2},
-            "schedule": {"steps": 4, "evaluate_every": 2, "checkpoint_every": 2},
-            "telemetry": {"sequences_per_step": 3, "top_k": 4, "probe_states": 6},
-        }
-        return base | sections
+        return tiny_body(world, **{"rollout": {"prompts_per_step": 6, "max_new_tokens": 8}, **sections})
 
     with service(home, OPD_MODEL_ROOTS=root, OPD_DATA_ROOTS=root, OPD_LEASE_S="6") as process:
         address = json.loads((home / "run" / "service.json").read_text())

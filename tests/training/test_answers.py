@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 
@@ -155,3 +156,15 @@ def test_the_process_answers_into_the_run_directory(tiny_spec, tmp_path):
     assert code == 2
     assert said[-1]["error"]["param"] == "checkpoint"
     assert not RunFiles(tmp_path / "run").exists(answer_file("r"))
+
+
+@pytest.mark.parametrize("kind", ["tags", "data"])
+def test_a_prompt_of_ones_own_is_nobodys_in_particular(kind, tiny_spec, tiny_world, tmp_path):
+    """Teachers that speak for tags all read it; it comes from no data."""
+    task = {**tiny_spec().task.model_dump(exclude_unset=True), "tag_column": "digit", "demonstration_column": "answer"}
+    two = [{"model": str(tiny_world.teacher), "tags": ["7"]}, {"model": str(tiny_world.student), "tags": ["8"]}]
+    changes = {"teacher": {"mixture": two}} if kind == "tags" else {"recipe": "sft"}
+    answer = try_prompt(RunFiles(tmp_path), recipes.resolve(tiny_spec(task=task, **changes)), ASK, quiet)
+    numbers = answer["row"]["logp_teacher"]
+    assert numbers
+    assert all(math.isfinite(value) for value in numbers)

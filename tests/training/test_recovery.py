@@ -27,7 +27,7 @@ def rollouts(rows, prompts=None):
     tokens = torch.tensor([row + [0] * (width - len(row)) for row in rows])
     mask = torch.tensor([[i < len(row) for i in range(width)] for row in rows])
     asked = torch.ones((len(rows), len(prompts[0]) if prompts else 1), dtype=torch.bool)
-    return SimpleNamespace(tokens=tokens, mask=mask, prompt_mask=asked)
+    return SimpleNamespace(tokens=tokens, mask=mask, prompt_mask=asked, completions=lambda: rows)
 
 
 @pytest.fixture
