@@ -24,7 +24,6 @@ from cli.broker import Broker, choose
 from cli.processes import Part, PartFailed, RunningPart
 from cli.shell import demo_body, demo_file, program
 from cli.stopping import StopRequest
-from dashboard.config import APP, streamlit_flags
 from opd_core.runs import database
 from opd_core.runs.queue import ASIDE
 from opd_core.runs.settings import Settings
@@ -222,10 +221,9 @@ def _api_part(address: Address, environment: dict[str, str]) -> Part:
 
 
 def _dashboard_part(url: str, environment: dict[str, str]) -> Part:
-    flags = [*streamlit_flags(), f"--server.address={_HOST}", f"--server.port={url.rpartition(':')[2]}"]
     return Part(
         name="dashboard",
-        command=[sys.executable, "-m", "streamlit", "run", str(APP), *flags],
+        command=[sys.executable, "-m", "dashboard.serve", "--host", _HOST, "--port", url.rpartition(":")[2]],
         ready=lambda: _answers(f"{url}/_stcore/health"),
         environment=environment,
         nice=_POLITE,

@@ -73,20 +73,17 @@ def drain_worker(stack: Stack, chance: random.Random, jobs: list[str]) -> str | 
     return worker
 
 
-def kill_api(stack: Stack, chance: random.Random, jobs: list[str]) -> str | None:
-    del jobs
-    stack.parts["api"].kill()
-    time.sleep(chance.uniform(0.0, 1.0))
-    stack.parts["api"].restart()
-    return "api"
+def kill(part: str, longest_pause_s: float) -> Fault:
+    """kill -9 of a part of the service, which is started again after a pause."""
 
+    def strike(stack: Stack, chance: random.Random, jobs: list[str]) -> str | None:
+        del jobs
+        stack.parts[part].kill()
+        time.sleep(chance.uniform(0.0, longest_pause_s))
+        stack.parts[part].restart()
+        return part
 
-def kill_broker(stack: Stack, chance: random.Random, jobs: list[str]) -> str | None:
-    del jobs
-    stack.parts["broker"].kill()
-    time.sleep(chance.uniform(0.0, 2.0))
-    stack.parts["broker"].restart()
-    return "broker"
+    return strike
 
 
 def flush_broker(stack: Stack, chance: random.Random, jobs: list[str]) -> str | None:
@@ -228,8 +225,8 @@ KINDS = (
     Kind("kill -9 trainer", 4, kill_trainer),
     Kind("kill -9 pool child", 3, kill_pool_child),
     Kind("kill -9 worker group", 3, kill_worker_group),
-    Kind("kill -9 api", 3, kill_api),
-    Kind("kill -9 broker", 3, kill_broker),
+    Kind("kill -9 api", 3, kill("api", 1.0)),
+    Kind("kill -9 broker", 3, kill("broker", 2.0)),
     Kind("FLUSHALL", 3, flush_broker),
     Kind("SIGSTOP supervisor beyond the lease", 3, stop_supervisor),
     Kind("SIGSTOP worker and trainer beyond the lease", 2, stop_worker_and_trainer),

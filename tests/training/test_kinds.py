@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from opd_core.training.run import Stopped, train
+from opd_core.training.run import train
+from tests.training.test_run import same_weights, stop_after
 
 OTHERS = {"student": 0.5, "teacher": 0.5}
 TEACHERS = {
@@ -69,19 +70,10 @@ def test_it_trains_and_resumes_bit_for_bit(name, tiny_spec, tiny_world, tmp_path
     whole, metrics, _ = run(spec, tmp_path / "whole")
     assert all(math.isfinite(value) for values in metrics for value in values.values())
     assert all(values["grad_norm"] > 0 for values in metrics)
-    said: list[dict] = []
-    with pytest.raises(Stopped):
-        train(
-            spec,
-            tmp_path / "halves",
-            emit=said.append,
-            should_stop=lambda: any(m["type"] == "progress" and m["step"] == 2 for m in said),
-        )
+    stop_after(2, spec, tmp_path / "halves")
     halves, _, again = run(spec, tmp_path / "halves", attempt=2)
     assert [message["step"] for message in again if message["type"] == "progress"] == [3, 4]
-    one, two = (load_file(tmp_path / each / "student" / "model.safetensors") for each in ("whole", "halves"))
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert same_weights(tmp_path / "whole", tmp_path / "halves")
     for key in ("student_tokens", "teacher_written_tokens", "teacher_tokens", "flops"):
         assert halves["budget"][key] == whole["budget"][key]
 

@@ -29,6 +29,18 @@ def run(spec: JobSpec, out: Path, **options):
     return report, said
 
 
+def stop_after(step: int, spec: JobSpec, out: Path) -> None:
+    """The run's first steps, and its checkpoint."""
+    said: list[dict] = []
+    with pytest.raises(Stopped):
+        train(
+            spec,
+            out,
+            emit=said.append,
+            should_stop=lambda: any(m["type"] == "progress" and m["step"] == step for m in said),
+        )
+
+
 def weights(out: Path) -> dict[str, torch.Tensor]:
     return load_file(out / "student" / "model.safetensors")
 
@@ -232,13 +244,7 @@ def test_another_seed_is_another_run(tiny_spec, tmp_path):
 def test_stopped_and_resumed_ends_with_the_same_bits(tiny_spec, tmp_path):
     spec = tiny_spec(schedule={"steps": 6, "evaluate_every": 2, "checkpoint_every": 4})
     whole, _ = run(spec, tmp_path / "whole")
-    said: list[dict] = []
-
-    def enough() -> bool:
-        return any(m["type"] == "progress" and m["step"] == 3 for m in said)
-
-    with pytest.raises(Stopped):
-        train(spec, tmp_path / "halves", emit=said.append, should_stop=enough)
+    stop_after(3, spec, tmp_path / "halves")
     saved = tmp_path / "halves" / "checkpoints" / "step-000003.a1"
     assert (saved / "manifest.json").exists()
     stored = json.loads((saved / "trainer.json").read_text())["budget"]["wall_s_by_phase"]
@@ -283,14 +289,7 @@ def test_a_budget_ends_the_run_and_survives_a_resume(name, tiny_spec, tmp_path):
     assert not [warning for warning in report["warnings"] if "schedule.until" in warning]
     assert json.loads((tmp_path / "whole" / "student" / "manifest.json").read_text())["step"] == report["steps"]
 
-    begun: list[dict] = []
-    with pytest.raises(Stopped):
-        train(
-            spec,
-            tmp_path / "halves",
-            emit=begun.append,
-            should_stop=lambda: any(m["type"] == "progress" and m["step"] == 2 for m in begun),
-        )
+    stop_after(2, spec, tmp_path / "halves")
     halves, _ = run(spec, tmp_path / "halves", attempt=2)
     assert halves["steps"] == report["steps"]
     assert same_weights(tmp_path / "whole", tmp_path / "halves")
@@ -355,14 +354,7 @@ def test_everything_that_a_method_remembers_survives_a_resume(name, tiny_spec, t
     """Critic, its optimizer, running statistics, random gates, the reference: bit for bit."""
     spec = tiny_spec(**short(*RESUMED[name][:1], 6, RESUMED[name][1], checkpoint_every=3))
     whole, _ = run(spec, tmp_path / "whole")
-    said: list[dict] = []
-    with pytest.raises(Stopped):
-        train(
-            spec,
-            tmp_path / "halves",
-            emit=said.append,
-            should_stop=lambda: any(m["type"] == "progress" and m["step"] == 3 for m in said),
-        )
+    stop_after(3, spec, tmp_path / "halves")
     halves, again = run(spec, tmp_path / "halves", attempt=2)
     assert [m["step"] for m in again if m["type"] == "progress"] == [4, 5, 6]
     assert same_weights(tmp_path / "whole", tmp_path / "halves")
