@@ -1,11 +1,12 @@
 """What the chunked head costs beside the dense one: extra memory and time of one loss, forward and backward.
 
     python -m benchmarks.loss [--rows 4096] [--vocabulary 50000] [--width 1024] [--threads 1] [--rounds 3]
-        [--methods forward-kl ...] [--gradients hidden head]
+        [--methods forward-kl ...] [--gradients hidden head] [--device cpu|cuda]
 
 Student and teacher have a hidden state per row and a float32 head of their own. Chunked: ``head_loss`` from the
 student's hidden states. Dense: logits [N, V] by one matrix product, ``plan_loss``, autograd. Both apply the same plan,
-which is made beforehand. Extra memory: the highest resident memory while the loss runs, minus that just before. Every
+which is made beforehand. Extra memory: the highest resident memory while the loss runs (on a GPU: the highest that is
+allocated there), minus that just before. On a GPU hidden states are bfloat16, as under autocast. Every
 case (method, gradient) has a process of its own, in which the arms take turns. Ratios are dense / chunked, of medians.
 Processor time is what to read on a machine that is busy with other things.
 
@@ -31,7 +32,7 @@ from benchmarks.machine import describe_machine, keep
 METHODS = ("forward-kl", "topk-tail", "tml-opd", "cr-opd")
 _GRADIENTS = {"hidden": "hidden states only (head frozen)", "head": "hidden states and the student's head"}
 _ARMS = ("chunked", "dense")
-_ALIKE = 1e-5  # relative: both arms must have found the same loss
+_ALIKE = {"cpu": 1e-5, "cuda": 1e-3}  # relative: both arms must have found the same loss
 
 
 def main() -> None:
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--gradients", nargs="+", choices=_GRADIENTS, default=list(_GRADIENTS), help="of what")
     parser.add_argument("--case", nargs=2, metavar=("METHOD", "GRADIENT"), help="one case, in this process, as JSON")
@@ -50,12 +52,19 @@ def main() -> None:
         return
     machine = describe_machine()
     figures: dict[str, Any] = {
-        "settings": {name: getattr(arguments, name) for name in ("rows", "vocabulary", "width", "threads", "rounds")},
+        "settings": {
+            name: getattr(arguments, name) for name in ("rows", "vocabulary", "width", "threads", "rounds", "device")
+        },
         "gradient": _GRADIENTS,
         "cases": [_run(method, gradient) for gradient in arguments.gradients for method in arguments.methods],
     }
     print(as_table(figures["cases"]))
-    keep("loss", " ".join(["python -m benchmarks.loss", *sys.argv[1:]]), figures, machine)
+    keep(
+        "loss" if arguments.device == "cpu" else f"loss-{arguments.device}",
+        " ".join(["python -m benchmarks.loss", *sys.argv[1:]]),
+        figures,
+        machine,
+    )
 
 
 def _run(method: str, gradient: str) -> dict[str, Any]:
@@ -72,7 +81,9 @@ def _measure(method: str, gradient: str, size: argparse.Namespace) -> dict[str, 
     import torch
 
     torch.manual_seed(0)
-    student, teacher = _pair(size.rows, size.vocabulary, size.width)
+    torch.set_default_device(size.device)
+    meter = _OnGpu() if size.device == "cuda" else _OnCpu()
+    student, teacher = _pair(size.rows, size.vocabulary, size.width, size.device)
     student[1].weight.requires_grad_(gradient == "head")
     plan = _plan(method, student, teacher)
     arms = {"chunked": _chunked, "dense": _dense}
@@ -85,13 +96,13 @@ def _measure(method: str, gradient: str, size: argparse.Namespace) -> dict[str, 
     values: dict[str, float] = {}
     for round_number in range(size.rounds):
         for name in _ARMS if round_number % 2 == 0 else _ARMS[::-1]:
-            before = _reset_peak()
+            before = meter.reset()
             started, spent = time.perf_counter(), time.process_time()
-            values[name] = arms[name](plan, *student)
-            seconds[name].append(round(time.perf_counter() - started, 3))
-            processor[name].append(round(time.process_time() - spent, 3))
-            extra[name].append(round((_memory("VmHWM") - before) / 2**20, 3))
-    if abs(values["chunked"] - values["dense"]) > _ALIKE * abs(values["dense"]):
+            values[name] = arms[name](plan, *student)  # a number: the device is done with it
+            seconds[name].append(round(time.perf_counter() - started, 4))
+            processor[name].append(round(time.process_time() - spent, 4))
+            extra[name].append(round(meter.peak() - before, 3))
+    if abs(values["chunked"] - values["dense"]) > _ALIKE[size.device] * abs(values["dense"]):
         raise SystemExit(f"{method}: the arms disagree on the loss: {values}")
     return {
         "method": method,
@@ -109,7 +120,7 @@ def _ratio(measured: dict[str, list[float]]) -> float:
     return round(statistics.median(measured["dense"]) / statistics.median(measured["chunked"]), 2)
 
 
-def _pair(rows: int, vocabulary: int, width: int) -> tuple[Any, Any]:
+def _pair(rows: int, vocabulary: int, width: int, device: str) -> tuple[Any, Any]:
     """(hidden [N, H], head) of a student and of a teacher that is like it, so that they share favourites."""
     import torch
 
@@ -117,7 +128,9 @@ def _pair(rows: int, vocabulary: int, width: int) -> tuple[Any, Any]:
     with torch.no_grad():
         teacher.weight.add_(student.weight, alpha=2.0)
     hidden = torch.randn(rows, width)
-    return (hidden.clone().requires_grad_(), student), (hidden + 0.3 * torch.randn(rows, width), teacher)
+    like = torch.bfloat16 if device == "cuda" else torch.float32
+    own, theirs = hidden.to(like), (hidden + 0.3 * torch.randn(rows, width)).to(like)
+    return (own.requires_grad_(), student), (theirs, teacher)
 
 
 class Head:
@@ -135,7 +148,7 @@ class Head:
         return raw_logits
 
     def __call__(self, hidden: Any) -> Any:
-        return hidden @ self.weight.T
+        return (hidden @ self.weight.to(hidden.dtype).T).float()
 
 
 def _plan(method: str, student: tuple[Any, Head], teacher: tuple[Any, Head]) -> Any:
@@ -180,17 +193,38 @@ def _backward(loss: Any, hidden: Any, head: Head) -> float:
     return float(loss.detach())
 
 
-def _reset_peak() -> int:
-    """Give back what the allocator holds, forget the highest resident memory so far; the present one in KiB."""
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return _memory("VmRSS")
+class _OnCpu:
+    """Resident memory of this process, GiB."""
+
+    def reset(self) -> float:
+        """Give back what the allocator holds and forget the peak; what is resident now."""
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+        return self._read("VmRSS")
+
+    def peak(self) -> float:
+        return self._read("VmHWM")
+
+    def _read(self, field: str) -> float:
+        match = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        assert match
+        return int(match[1]) / 2**20
 
 
-def _memory(field: str) -> int:
-    match = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert match
-    return int(match[1])
+class _OnGpu:
+    """Memory that tensors hold on the GPU, GiB."""
+
+    def reset(self) -> float:
+        import torch
+
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated() / 2**30
+
+    def peak(self) -> float:
+        import torch
+
+        return torch.cuda.max_memory_allocated() / 2**30
 
 
 def as_table(cases: list[dict[str, Any]]) -> str:

@@ -22,7 +22,7 @@ def describe_machine() -> dict[str, Any]:
     if cpuinfo.exists():
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         model = names[0] if names else model
-    return {
+    found = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "cpu": model,
         "cores": os.cpu_count(),
@@ -32,6 +32,9 @@ def describe_machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
 
 
 def keep(name: str, command: str, figures: dict[str, Any], machine: dict[str, Any]) -> None:

@@ -1,14 +1,20 @@
 """Completion tokens per second of whole steps, ours beside TRL's DistillationTrainer on the same work.
 
-    python -m benchmarks.throughput [--rounds 5] [--steps 20] [--pair demo|30m] [--threads 2]
+    python -m benchmarks.throughput [--rounds 5] [--steps 20] [--pair demo|30m|qwen3] [--threads 2]
 
-Same models, prompts, batch, optimizer and divergence (forward KL), float32. Each measurement is a process of its own,
-the systems interleaved round by round: ours with telemetry off and on, TRL. Two kinds of length: natural, as the
-student writes them, and equal, all cut before any answer ends. The learning rate is so small that the student stays
-what it is, so that every step is the same work. TRL runs without gradient checkpointing, which favours it here.
+Same models, prompts, batch, optimizer and divergence (forward KL). Each measurement is a process of its own, the
+systems interleaved round by round: ours with telemetry off and on, TRL. Two kinds of length: natural, as the student
+writes them, and equal, all cut before any answer ends. The learning rate is so small that the student stays what it
+is, so that every step is the same work.
+
+demo and 30m are for a CPU: float32, TRL without gradient checkpointing, which favours it here. qwen3 needs a GPU: the
+shapes of Qwen3-0.6B and Qwen3-4B with random weights and a vocabulary of 151,669, so that no answer ends before its
+cap; ours in its default precision there (bfloat16 compute over float32 weights of the student, bfloat16 teacher), TRL
+in its own (a bfloat16 student, as its loader gives one for these checkpoints, gradient checkpointing).
 
 Phases: ours as the trainer counts them. TRL's are timed around its own functions: rollout = its generation, teacher =
-the teacher's trunk; everything else, with both heads, is update. Memory is the peak of the resident process.
+the teacher's trunk; everything else, with both heads, is update. Memory is the peak of the resident process, or of
+what tensors hold on the GPU.
 """
 
 from __future__ import annotations
@@ -22,25 +28,51 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from benchmarks import random_models
 from benchmarks.machine import describe_machine, keep
 
 SYSTEMS = ("ours, telemetry off", "ours, telemetry on", "trl")
 LENGTHS = ("natural", "equal")
-_WARM_UP = 3
 _SHORTEST = 9  # tokens: no solution of the demo task is that short
-_PAIRS = {"demo": None, "30m": {"student": (512, 10), "teacher": (640, 12)}}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models and the work of a step. ``sizes`` go to ``random_models``; without them it is the demo's pair."""
+
+    sizes: dict[str, dict[str, Any]] | None = None
+    lengths: tuple[str, ...] = LENGTHS
+    prompts: int = 64
+    new_tokens: int = 36
+    warm_up: int = 3
+    micro_tokens: int | str = "auto"
+    on_gpu: bool = False
+
+
+PAIRS = {
+    "demo": Pair(),
+    "30m": Pair(sizes=random_models.THIRTY_MILLION),
+    "qwen3": Pair(
+        sizes=random_models.QWEN3,
+        lengths=("equal",),
+        new_tokens=512,
+        warm_up=1,
+        micro_tokens=8192,
+        on_gpu=True,
+    ),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--prompts", type=int, default=64)
-    parser.add_argument("--pair", choices=_PAIRS, default="demo")
+    parser.add_argument("--pair", choices=PAIRS, default="demo")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--measure", help=argparse.SUPPRESS)  # a process of the measurement itself
     arguments = parser.parse_args()
@@ -49,15 +81,18 @@ def main() -> None:
         return
     machine = describe_machine()
     with tempfile.TemporaryDirectory(prefix="opd-throughput-") as folder:
-        models = _models(arguments.pair, Path(folder))
+        pair = PAIRS[arguments.pair]
+        models = {name: f"demo/{name}" for name in ("student", "teacher")}
+        if pair.sizes is not None:
+            models = random_models.make(pair.sizes, Path(folder))
         runs: dict[str, dict[str, list[dict[str, Any]]]] = {
-            length: {system: [] for system in SYSTEMS} for length in LENGTHS
+            length: {system: [] for system in SYSTEMS} for length in pair.lengths
         }
         for number in range(arguments.rounds):
-            for length in LENGTHS:
+            for length in pair.lengths:
                 for system in SYSTEMS if number % 2 == 0 else reversed(SYSTEMS):
                     task = {"system": system, "length": length, "seed": number, "models": models}
-                    task |= {"steps": arguments.steps, "prompts": arguments.prompts}
+                    task |= {"steps": arguments.steps, "pair": arguments.pair}
                     found = _in_a_process(task, folder, arguments.threads)
                     runs[length][system].append(found)
                     print(f"round {number + 1}, {length}, {system}: {found['tokens_per_s']:,.0f} tokens/s", flush=True)
@@ -72,7 +107,8 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     from opd_core.recipes import resolve
     from opd_core.spec import JobSpec
 
-    equal = task["length"] == "equal"
+    pair = PAIRS[task["pair"]]
+    cut = task["length"] == "equal" and not pair.on_gpu
     spec = resolve(
         JobSpec.model_validate(
             {
@@ -81,7 +117,11 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
                 "teacher": {"model": task["models"]["teacher"]},
                 "task": {"name": "demo/word-problems", "eval_examples": 0},
                 "recipe": "forward-kl",
-                "rollout": {"prompts_per_step": task["prompts"], "max_new_tokens": _SHORTEST if equal else 36},
+                "rollout": {
+                    "prompts_per_step": pair.prompts,
+                    "max_new_tokens": _SHORTEST if cut else pair.new_tokens,
+                },
+                "batching": {"micro_tokens": pair.micro_tokens},
                 "optimizer": {"lr": 1e-7, "warmup_steps": 0},
                 "schedule": {"steps": task["steps"], "evaluate_every": 0, "checkpoint_every": 0},
                 "telemetry": {"sequences_per_step": 8 if task["system"].endswith("on") else 0},
@@ -89,19 +129,27 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
             }
         )
     )
-    found = _trl(spec) if task["system"] == "trl" else _ours(spec)
-    seconds, tokens = found["step_s"][_WARM_UP:], found["tokens"][_WARM_UP:]
+    found = _trl(spec, pair) if task["system"] == "trl" else _ours(spec, pair)
+    seconds, tokens = found["step_s"][pair.warm_up :], found["tokens"][pair.warm_up :]
     return {
         "tokens_per_s": sum(tokens) / sum(seconds),
         "step_s": statistics.median(seconds),
         "tokens_per_step": statistics.fmean(tokens),
         "truncated": found["truncated"],
         "phase_s": found["phase_s"],
-        "memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "memory_gib": _peak_gib(pair),
     }
 
 
-def _ours(spec: Any) -> dict[str, Any]:
+def _peak_gib(pair: Pair) -> float:
+    if pair.on_gpu:
+        import torch
+
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _ours(spec: Any, pair: Pair) -> dict[str, Any]:
     """Step time is the time between progress messages: encoding and writing of records count."""
     from opd_core.training.run import train
 
@@ -118,7 +166,7 @@ def _ours(spec: Any) -> dict[str, Any]:
         train(spec, Path(folder) / "out", emit=listen)
     # Between two messages lies the later one's step.
     pairs = list(pairwise(stamps))
-    late = metrics[_WARM_UP:]
+    late = metrics[pair.warm_up :]
     return {
         "step_s": [after[0] - before[0] for before, after in pairs],
         "tokens": [after[1] - before[1] for before, after in pairs],
@@ -130,19 +178,19 @@ def _ours(spec: Any) -> dict[str, Any]:
     }
 
 
-def _trl(spec: Any) -> dict[str, Any]:
+def _trl(spec: Any, pair: Pair) -> dict[str, Any]:
     from benchmarks.peers.trl_session import Session
 
     ((_, voice),) = spec.voices()
-    session = Session.load(spec, voice.reference())
+    session = Session.load(spec, voice.reference(), own_precision=pair.on_gpu)
     with tempfile.TemporaryDirectory() as folder:
         session.train(folder, beta=0.0, after=lambda step: step >= spec.schedule.steps)
-    phases = {name: statistics.median(seconds[_WARM_UP:]) for name, seconds in session.phase_s.items()}
-    phases["update"] = statistics.median(session.step_s[_WARM_UP:]) - sum(phases.values())
+    phases = {name: statistics.median(seconds[pair.warm_up :]) for name, seconds in session.phase_s.items()}
+    phases["update"] = statistics.median(session.step_s[pair.warm_up :]) - sum(phases.values())
     return {
         "step_s": session.step_s,
         "tokens": session.tokens,
-        "truncated": statistics.fmean(session.truncated[_WARM_UP:]),
+        "truncated": statistics.fmean(session.truncated[pair.warm_up :]),
         "phase_s": phases,
     }
 
@@ -190,37 +238,6 @@ def _in_a_process(task: dict[str, Any], folder: str, threads: int) -> dict[str, 
     if done.returncode:
         raise SystemExit(f"{task['system']} failed:\n{done.stderr[-4000:]}")
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def _models(pair: str, folder: Path) -> dict[str, str]:
-    """The demo models, or random ones of a size on the demo's tokenizer: for speed, weights do not matter."""
-    sizes = _PAIRS[pair]
-    if sizes is None:
-        return {"student": "demo/student", "teacher": "demo/teacher"}
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from opd_core.tasks.demo_tokenizer import make_tokenizer
-
-    tokenizer = make_tokenizer()
-    for seed, (name, (hidden, layers)) in enumerate(sizes.items()):
-        torch.manual_seed(seed)
-        config = LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=hidden,
-            intermediate_size=2 * hidden,
-            num_hidden_layers=layers,
-            num_attention_heads=8,
-            num_key_value_heads=8,
-            max_position_embeddings=128,
-            tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        LlamaForCausalLM(config).save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
-    return {name: str(folder / name) for name in sizes}
 
 
 if __name__ == "__main__":

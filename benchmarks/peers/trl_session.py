@@ -1,7 +1,8 @@
 """TRL's DistillationTrainer on a job of ours: same models, same prompts in the same order, same optimizer and rate.
 
 What is its own: sampling (model.generate), scoring, loss and step, in its released code. What is set away from its
-defaults, in its favour: float32 as ours on a CPU, no gradient checkpointing, no logging beyond its metrics.
+defaults, in its favour: float32 as ours on a CPU, no gradient checkpointing, no logging beyond its metrics. With
+``own_precision`` its defaults stay: bfloat16 and gradient checkpointing.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Session:
     student: LanguageModel
     teacher: LanguageModel
     task: Task
+    own_precision: bool = False
     budget: Budget = field(default_factory=Budget)
     step_s: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)  # completion tokens of each step
@@ -44,13 +46,14 @@ class Session:
     truncated: list[float] = field(default_factory=list)
 
     @classmethod
-    def load(cls, spec: JobSpec, teacher: ModelSpec) -> Session:
+    def load(cls, spec: JobSpec, teacher: ModelSpec, *, own_precision: bool = False) -> Session:
         """The models and the task of a resolved spec."""
+        dtype = torch.bfloat16 if own_precision else torch.float32
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        student = load_model(spec.student, device=device, trainable=True, role="student")
-        other = load_model(teacher, device=device, trainable=False, role="teacher")
+        student = load_model(spec.student, device=device, trainable=True, role="student", dtype=dtype)
+        other = load_model(teacher, device=device, trainable=False, role="teacher", dtype=dtype)
         task = load_task(spec.task, student.tokenizer, seed=spec.seed, vocab_size=student.vocab_size)
-        return cls(spec, student, other, task)
+        return cls(spec, student, other, task, own_precision)
 
     def train(
         self, folder: str, *, beta: float, after: Callable[[int], bool], generation: dict[str, Any] | None = None
@@ -79,8 +82,8 @@ class Session:
             beta=beta,
             max_grad_norm=spec.optimizer.max_grad_norm,
             seed=spec.seed,
-            bf16=False,
-            gradient_checkpointing=False,
+            bf16=self.own_precision,
+            gradient_checkpointing=self.own_precision,
             use_cpu=not torch.cuda.is_available(),
             shuffle_dataset=False,
             logging_steps=1,

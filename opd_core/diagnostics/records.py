@@ -22,7 +22,7 @@ from opd_core.diagnostics.probe import Probe
 from opd_core.diagnostics.vitals import of_favourites
 from opd_core.objective.feedback import Feedback
 from opd_core.objective.plan import PlanState, UpdatePlan
-from opd_core.objective.targets import HiddenTarget, chunks
+from opd_core.objective.targets import HiddenTarget, chunks, scan_budget
 from opd_core.rollout import Rollouts
 
 
@@ -238,7 +238,7 @@ def _top_tokens(student: HiddenTarget, feedback: Feedback, packed: Tensor, top_k
     temperature, teacher_temperature = feedback.context.temperature, feedback.context.effective_teacher_temperature
     parts: list[tuple[Tensor, ...]] = []
     vocabulary = student[slice(0, 1)].log_probs(temperature).shape[-1]
-    for rows in chunks(len(packed), vocabulary):
+    for rows in chunks(len(packed), vocabulary, budget=scan_budget(packed.device)):
         own = student[packed[rows]].log_probs(temperature)
         theirs = feedback.teacher[packed[rows]].log_probs(teacher_temperature)
         own_top = own.topk(min(top_k, vocabulary))

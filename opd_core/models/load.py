@@ -1,4 +1,4 @@
-"""From a model reference to a ``LanguageModel``: safetensors only, no code from the checkpoint, float32 weights."""
+"""From a model reference to a ``LanguageModel``: safetensors only, no code from the checkpoint."""
 
 from __future__ import annotations
 
@@ -41,19 +41,26 @@ _LOADING_ERRORS = (
 )
 
 
-def load_model(ref: ModelSpec, *, device: torch.device | str = "cpu", trainable: bool, role: str) -> LanguageModel:
+def load_model(
+    ref: ModelSpec,
+    *,
+    device: torch.device | str = "cpu",
+    trainable: bool,
+    role: str,
+    dtype: torch.dtype = torch.float32,
+) -> LanguageModel:
     """Load a student or a teacher; ``role`` is the path of its field in the spec.
 
-    Weights are float32, dropout is 0, the model is in evaluation mode and stays there; ``trainable`` says whether its
-    parameters take gradients. Whatever is wrong with the reference or the checkpoint is one UserError about
-    ``{role}.model``.
+    Weights are float32 unless ``dtype`` says otherwise (a large frozen model never takes the room of float32), dropout
+    is 0, the model is in evaluation mode and stays there; ``trainable`` says whether its parameters take gradients.
+    Whatever is wrong with the reference or the checkpoint is one UserError about ``{role}.model``.
     """
     found = resolve_model(ref, role=role)
     complain = _Complaint(ref.model, role)
     config = _load_config(found, complain)
     silence_config(config)
     tokenizer = _load_tokenizer(found, complain)
-    model = _load_weights(found, config, complain)
+    model = _load_weights(found, config, dtype, complain)
     silence_modules(model)
     model.requires_grad_(trainable)
     model.to(device)
@@ -161,7 +168,9 @@ def _load_tokenizer(found: ResolvedModel, complain: _Complaint) -> PreTrainedTok
     return tokenizer
 
 
-def _load_weights(found: ResolvedModel, config: PreTrainedConfig, complain: _Complaint) -> PreTrainedModel:
+def _load_weights(
+    found: ResolvedModel, config: PreTrainedConfig, dtype: torch.dtype, complain: _Complaint
+) -> PreTrainedModel:
     if found.directory is not None and not list(found.directory.glob("*.safetensors")):
         raise complain("it has no *.safetensors weights (pickled weights are never loaded)", "no_safetensors")
     try:
@@ -169,7 +178,7 @@ def _load_weights(found: ResolvedModel, config: PreTrainedConfig, complain: _Com
             found.source,
             revision=found.revision,
             config=config,
-            dtype=torch.float32,
+            dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from opd_core.objective.candidates import Candidates, join, top_candidates
 from opd_core.objective.divergences import entropy, reverse_kl
-from opd_core.objective.targets import DenseTarget, Target, chunks
+from opd_core.objective.targets import DenseTarget, Target, chunks, scan_budget
 
 T = TypeVar("T")
 
@@ -220,7 +220,8 @@ def row_chunks(student: Target) -> list[slice]:
     """Slices of the rows that keep one chunk of log-probabilities small."""
     if not len(student):
         return []
-    return chunks(len(student), student[0:1].log_probs(1.0).shape[-1])
+    first = student[0:1].log_probs(1.0)
+    return chunks(len(student), first.shape[-1], budget=scan_budget(first.device))
 
 
 def _join(parts: list[Tensor], like: Tensor) -> Tensor:

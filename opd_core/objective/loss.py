@@ -16,10 +16,10 @@ from torch import Tensor
 from opd_core.objective.divergences import divergence
 from opd_core.objective.plan import DivergenceTerm, UpdatePlan
 from opd_core.objective.support import coarsen
-from opd_core.objective.targets import chunks, log_softmax
+from opd_core.objective.targets import CUDA_BUDGET, chunks, log_softmax
 
 # Logits alive at a time: 24 MiB of float32. Products over fewer rows run slower, larger chunks cost memory.
-_CHUNK_BUDGET = 6 * 2**20
+_CPU_BUDGET = 6 * 2**20
 
 
 def plan_loss(plan: UpdatePlan, student_logits: Tensor) -> Tensor:
@@ -65,14 +65,16 @@ class Head(Protocol):
 
 
 def head_loss(
-    plan: UpdatePlan, hidden: Tensor, head: Head, *, chunk_budget: int = _CHUNK_BUDGET
+    plan: UpdatePlan, hidden: Tensor, head: Head, *, chunk_budget: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """The step's share of the loss on these rows, and the detached per-token loss.
 
     hidden [N, H] -> (scalar sum(weights x plan_loss) / normalizer with gradients for hidden, weight and bias; [N]).
-    ``chunk_budget`` is the number of logits alive at a time.
+    ``chunk_budget`` is the number of logits alive at a time, by default what suits the device.
     """
     weight, bias = head.rows()
+    if chunk_budget is None:
+        chunk_budget = CUDA_BUDGET if hidden.device.type == "cuda" else _CPU_BUDGET
     return _HeadLoss.apply(hidden, weight, bias, head, plan, chunk_budget)  # type: ignore[no-untyped-call,no-any-return]
 
 

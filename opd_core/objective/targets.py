@@ -14,6 +14,12 @@ import torch
 from torch import Tensor
 
 
+# Elements of one chunk: 16 MiB of float32 stay in a CPU's caches. A GPU that gets less than 256 MiB at a time waits for
+# the next kernel, and reads the whole head for a few dozen rows.
+CPU_BUDGET = 2**22
+CUDA_BUDGET = 2**26
+
+
 class Target(Protocol):
     """N distributions over the vocabulary."""
 
@@ -188,7 +194,12 @@ def log_softmax(logits: Tensor, temperature: float) -> Tensor:
     return logits.log_softmax(-1)
 
 
-def chunks(rows: int, vocabulary: int, *, budget: int = 2**22) -> list[slice]:
-    """Slices of [0, rows) that keep rows x vocabulary of one slice near ``budget`` elements (16 MiB of float32)."""
+def chunks(rows: int, vocabulary: int, *, budget: int = CPU_BUDGET) -> list[slice]:
+    """Slices of [0, rows) that keep rows x vocabulary of one slice near ``budget`` elements."""
     size = max(1, budget // max(1, vocabulary))
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+def scan_budget(device: torch.device) -> int:
+    """Elements of a vocabulary-sized chunk that is looked at without gradients."""
+    return CUDA_BUDGET if device.type == "cuda" else CPU_BUDGET

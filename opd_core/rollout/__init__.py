@@ -1,11 +1,13 @@
 """Who writes: the states of training are those that the student visits."""
 
+from opd_core.rollout.fixed import FixedEngine
 from opd_core.rollout.noise import uniform_noise
 from opd_core.rollout.states import Visited, by_length, completion_hidden, micro_batches, visit, visit_all
 from opd_core.rollout.writer import Companion, Rollouts, imitated, join, write
 
 __all__ = [
     "Companion",
+    "FixedEngine",
     "Rollouts",
     "Visited",
     "by_length",

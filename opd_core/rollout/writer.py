@@ -1,15 +1,16 @@
-"""The student writes: batched sampling with a key-value cache that drops finished rows."""
+"""The student writes: batched sampling, token by token, from which finished rows are dropped."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from opd_core.models import LanguageModel, position_ids
+from opd_core.models import LanguageModel
+from opd_core.rollout.decoders import Decoder, GrowingDecoder
+from opd_core.rollout.fixed import FixedEngine
 from opd_core.rollout.sampling import behaviour_log_probs, mixed, sample
 
 
@@ -104,12 +105,14 @@ def write(
     temperature: float = 1.0,
     top_p: float = 1.0,
     companion: Companion | None = None,
+    engine: FixedEngine | None = None,
     batch_rows: int = 512,
 ) -> Rollouts:
     """Complete each prompt (token ids) with up to ``max_new_tokens`` tokens.
 
     ``noise`` [B, max_new_tokens] of uniform numbers drives the sampling (noise.py); None decodes greedily, where
-    ``behaviour_logp`` is that of the untempered student. At most ``batch_rows`` rows run together.
+    ``behaviour_logp`` is that of the untempered student. At most ``batch_rows`` rows run together. ``engine`` is the
+    student's, where it writes with a cache of fixed size.
     """
     if not prompts:
         raise ValueError("no prompts to complete")
@@ -122,6 +125,7 @@ def write(
             temperature=temperature,
             top_p=top_p,
             companion=companion,
+            engine=engine,
         )
         for start in range(0, len(prompts), batch_rows)
     ]
@@ -160,40 +164,6 @@ def left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, 
     return ids, mask
 
 
-class _Decoder:
-    """A model that reads a batch token by token. The cache holds the rows that still write."""
-
-    def __init__(self, lm: LanguageModel, ids: Tensor, prompt_mask: Tensor) -> None:
-        self._lm = lm
-        self._attention, self._positions = prompt_mask.long(), position_ids(prompt_mask)
-        self._inputs = ids
-        self._cache: Any = None
-
-    def logits(self) -> Tensor:
-        """[rows, V] of the next token."""
-        output = self._lm.trunk(
-            input_ids=self._inputs,
-            attention_mask=self._attention,
-            position_ids=self._positions,
-            past_key_values=self._cache,
-            use_cache=True,
-        )
-        self._cache = output.past_key_values
-        return self._lm.head(output.last_hidden_state[:, -1])
-
-    def append(self, chosen: Tensor) -> None:
-        """Go on after these tokens [rows]."""
-        self._attention = torch.cat([self._attention, self._attention.new_ones((len(chosen), 1))], 1)
-        self._positions = self._positions[:, -1:] + 1
-        self._inputs = chosen[:, None]
-
-    def keep(self, rows: Tensor) -> None:
-        """Only the rows at these indices go on."""
-        self._cache.batch_select_indices(rows)
-        self._attention, self._positions = self._attention[rows], self._positions[rows]
-        self._inputs = self._inputs[rows]
-
-
 def _write_batch(
     student: LanguageModel,
     prompts: Sequence[Sequence[int]],
@@ -203,6 +173,7 @@ def _write_batch(
     temperature: float,
     top_p: float,
     companion: Companion | None,
+    engine: FixedEngine | None,
 ) -> Rollouts:
     device = student.head.weight.device
     ids, prompt_mask = (tensor.to(device) for tensor in left_padded(prompts, student.pad_id))
@@ -215,11 +186,13 @@ def _write_batch(
     behaviour_logp = torch.zeros((rows, max_new_tokens), device=device)
     alive = torch.arange(rows, device=device)  # rows still in the caches
     done = torch.zeros(rows, dtype=torch.bool, device=device)  # of the rows in ``alive``
-    decoder = _Decoder(student, ids, prompt_mask)
-    other = None if companion is None else _Decoder(companion.lm, ids, prompt_mask)
+    decoder: Decoder = GrowingDecoder(student, ids, prompt_mask)
+    if engine is not None:
+        decoder = engine.begin(ids, prompt_mask, max_new_tokens)
+    other = None if companion is None else GrowingDecoder(companion.lm, ids, prompt_mask)
     decoders = [decoder] if other is None else [decoder, other]
 
-    def log_probs(of: _Decoder) -> Tensor:
+    def log_probs(of: Decoder) -> Tensor:
         if noise is None:
             return of.logits().float().log_softmax(-1)
         return behaviour_log_probs(of.logits(), temperature=temperature, top_p=top_p)

@@ -50,6 +50,12 @@ class RolloutSpec(Spec):
     max_new_tokens: int = Field(48, ge=1, le=131_072)
     temperature: float = Field(1.0, gt=0.0, le=10.0)
     top_p: float = Field(1.0, gt=0.0, le=1.0)
+    cache: Literal["auto", "growing", "fixed"] = Field(
+        "auto",
+        description="The key-value cache of the student. fixed: one size from the first token, so that a GPU replays "
+        "one recorded step per token, several times faster. auto: fixed on a GPU where the model's family can, else "
+        "growing.",
+    )
     written_by: Writers = Writers()
     teacher_mix: float = Field(
         0.0,

@@ -8,6 +8,7 @@ import torch
 
 from opd_core.models import (
     LanguageModel,
+    cast_parameters,
     check_trunk_and_head,
     check_vocabularies,
     load_model,
@@ -48,7 +49,7 @@ def load_voices(
         reference = wanted.reference()
         decay = None
         if reference is not None:
-            lm = load_model(reference, device=device, trainable=False, role=path)
+            lm = load_model(reference, device=device, trainable=False, role=path, dtype=frozen_dtype)
             check_trunk_and_head(lm)
             check_vocabularies(student, lm)
             warnings += vocabulary_warnings(student, lm)
@@ -56,8 +57,8 @@ def load_voices(
             assert wanted.self_ is not None
             lm = _of_the_student(spec, wanted.self_, student, device=device, start=start)
             decay = wanted.self_.decay if wanted.self_.weights == "ema" else None
-        if lm.model is not student.model and decay is None and frozen_dtype != torch.float32:
-            lm.model.to(frozen_dtype)
+        if lm.model is not student.model and decay is None:
+            cast_parameters(lm.model, frozen_dtype)
         part = wanted if isinstance(wanted, MixturePart) else None
         voices.append(
             Voice(

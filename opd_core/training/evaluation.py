@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from opd_core.models import LanguageModel
-from opd_core.rollout import Rollouts, uniform_noise, write
+from opd_core.rollout import FixedEngine, Rollouts, uniform_noise, write
 from opd_core.tasks import Problem, Task
 
 _EXAMINATION = 0  # the step of the random numbers: training's begin at 1
@@ -38,16 +38,17 @@ def evaluate(
     max_new_tokens: int,
     problems: Sequence[Problem] | None = None,
     encode: Callable[[Problem], list[int]] | None = None,
+    engine: FixedEngine | None = None,
 ) -> Evaluation | None:
     """Solve the held-out problems (or some of them) greedily; None when the task cannot verify or there are none.
 
-    ``encode`` is what the model reads, if not the bare prompt.
+    ``encode`` is what the model reads, if not the bare prompt; ``engine`` is the model's, if it has one.
     """
     problems = task.eval if problems is None else problems
     if task.verify is None or not problems:
         return None
     prompts = [(encode or task.encode)(problem) for problem in problems]
-    rollouts = write(lm, prompts, max_new_tokens=max_new_tokens, noise=None)
+    rollouts = write(lm, prompts, max_new_tokens=max_new_tokens, noise=None, engine=engine)
     correct = [bool(right) for right in verify(task, problems, completions(lm, rollouts))]
     tokens = int(rollouts.lengths.sum())
     return Evaluation(
@@ -72,7 +73,15 @@ class Sampled:
 
 
 def evaluate_samples(
-    lm: LanguageModel, task: Task, *, samples: int, seed: int, max_new_tokens: int, temperature: float, top_p: float
+    lm: LanguageModel,
+    task: Task,
+    *,
+    samples: int,
+    seed: int,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    engine: FixedEngine | None = None,
 ) -> Sampled | None:
     """Solve each held-out problem ``samples`` times; None when the task cannot verify.
 
@@ -85,7 +94,15 @@ def evaluate_samples(
     solved, tokens, spent = [0] * len(prompts), 0, 0
     for sample in range(samples):
         noise = uniform_noise(seed, _EXAMINATION, [(problem.id, sample) for problem in task.eval], max_new_tokens)
-        rollouts = write(lm, prompts, max_new_tokens=max_new_tokens, noise=noise, temperature=temperature, top_p=top_p)
+        rollouts = write(
+            lm,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            noise=noise,
+            temperature=temperature,
+            top_p=top_p,
+            engine=engine,
+        )
         right = verify(task, task.eval, completions(lm, rollouts))
         solved = [count + bool(one) for count, one in zip(solved, right, strict=True)]
         written = int(rollouts.lengths.sum())

@@ -24,6 +24,7 @@ from opd_core.models import (
     LanguageModel,
     ValueHead,
     adapter_weights,
+    cast_parameters,
     check_decoding,
     check_trunk_and_head,
     load_student,
@@ -45,6 +46,7 @@ from opd_core.teachers import RemoteTeacher, Teacher, Voice, assemble, load_voic
 from opd_core.training import checkpoint, messages, outcomes
 from opd_core.training.budget import Budget
 from opd_core.training.context import special_ids
+from opd_core.training.engine import choose_engine
 from opd_core.training.evaluation import Evaluation, Sampled, evaluate, evaluate_samples, recovery, verify
 from opd_core.training.fingerprint import differences, fingerprint
 from opd_core.training.learner import Learner
@@ -176,8 +178,8 @@ class _Run:
         check_trunk_and_head(student)
         check_decoding(student)
         # A frozen model is computed with in bfloat16 anyway: half the memory. The student stays float32.
-        frozen = torch.bfloat16 if _precision(spec, device) == "bfloat16" else torch.float32
-        voices, differences = load_voices(spec, student, device=device, start=self._start, frozen_dtype=frozen)
+        computed = torch.bfloat16 if _precision(spec, device) == "bfloat16" else torch.float32
+        voices, differences = load_voices(spec, student, device=device, start=self._start, frozen_dtype=computed)
         for voice in voices:
             if spec.rollout.teacher_writes and voice.lm is not student:
                 check_decoding(voice.lm)
@@ -226,7 +228,14 @@ class _Run:
             budget=Budget(),
             micro_tokens=_AUTO_MICRO_TOKENS if micro_tokens == "auto" else micro_tokens,
             autocast=_autocast(_precision(spec, device), device),
-            writer=Writer(spec.rollout, spec.seed, student, teacher, task),
+            writer=Writer(
+                spec.rollout,
+                spec.seed,
+                student,
+                teacher,
+                task,
+                choose_engine(spec.rollout, student, device=device, dtype=computed),
+            ),
             replay=None if spec.rollout.replay is None else Replay(spec.rollout.replay, task.train, student.pad_id),
             attempt=self.attempt,
         )
@@ -251,7 +260,7 @@ class _Run:
         self._start(reference)
         reference.restrict_vocabulary(vocab_size)
         if _precision(self.spec, device) == "bfloat16":
-            reference.model.to(torch.bfloat16)
+            cast_parameters(reference.model, torch.bfloat16)
         return reference
 
     def _resume(self, t: Trainer, device: torch.device) -> int:
@@ -435,7 +444,13 @@ class _Run:
 
     def _evaluate(self, t: Trainer, lm: LanguageModel, **options: Any) -> Evaluation | None:
         with t.budget.phase("evaluation"), t.autocast:
-            found = evaluate(lm, t.task, max_new_tokens=self.spec.rollout.max_new_tokens, **options)
+            found = evaluate(
+                lm,
+                t.task,
+                max_new_tokens=self.spec.rollout.max_new_tokens,
+                engine=t.writer.engine if lm is t.student else None,
+                **options,
+            )
         if found:
             t.budget.eval_tokens += found.tokens
             t.budget.eval_flops += 2.0 * lm.flop_parameters * found.spent
@@ -455,6 +470,7 @@ class _Run:
                 max_new_tokens=rollout.max_new_tokens,
                 temperature=rollout.temperature,
                 top_p=rollout.top_p,
+                engine=t.writer.engine,
             )
         if found:
             t.budget.eval_tokens += found.tokens
@@ -638,6 +654,8 @@ def _set_up_torch(spec: JobSpec) -> torch.device:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # On CUDA a cumulative sum has no deterministic kernel; bit-exact resume is promised for the CPU.
     torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+    # Nothing here reads what it has not written; filling every new tensor first costs a kernel each.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     torch.manual_seed(spec.seed)
     return device
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from opd_core.models import LanguageModel
-from opd_core.rollout import Companion, Rollouts, by_length, imitated, join, uniform_noise, write
+from opd_core.rollout import Companion, FixedEngine, Rollouts, by_length, imitated, join, uniform_noise, write
 from opd_core.spec import RolloutSpec
 from opd_core.tasks import Problem, Task
 from opd_core.teachers import Teacher, Voice
@@ -58,13 +58,14 @@ class Written:
 
 @dataclass(frozen=True)
 class Writer:
-    """Writes fresh rows for problems."""
+    """Writes fresh rows for problems; ``engine`` is the student's, where its cache has a fixed size."""
 
     spec: RolloutSpec
     seed: int
     student: LanguageModel
     teacher: Teacher
     task: Task
+    engine: FixedEngine | None = None
 
     def fresh(self, problems: Sequence[Problem], *, step: int, progress: float) -> Written:
         """``samples_per_prompt`` rows for each problem; ``progress`` is the share of the run that is done."""
@@ -179,6 +180,7 @@ class Writer:
             temperature=spec.temperature,
             top_p=spec.top_p,
             companion=companion,
+            engine=self.engine if lm is self.student else None,
         )
 
     def _from_data(self, problems: list[Problem]) -> Rollouts:

@@ -119,7 +119,7 @@ def test_abstaining_says_nothing_where_nothing_qualifies(wide):
 def test_routes_do_not_depend_on_the_chunk(wide, monkeypatch):
     student, _, _, feedback = wide
     whole = force(build_plan(load("cr-opd").method, feedback), student)
-    monkeypatch.setattr(feedback_module, "chunks", lambda n, v: chunks(n, v, budget=7 * v))
+    monkeypatch.setattr(feedback_module, "chunks", lambda n, v, **_: chunks(n, v, budget=7 * v))
     assert torch.equal(force(build_plan(load("cr-opd").method, feedback), student), whole)
 
 
