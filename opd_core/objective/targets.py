@@ -13,7 +13,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-
 # Elements of one chunk: 16 MiB of float32 stay in a CPU's caches. A GPU that gets less than 256 MiB at a time waits for
 # the next kernel, and reads the whole head for a few dozen rows.
 CPU_BUDGET = 2**22

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+_BLOCK = 512
+
 
 def behaviour_log_probs(logits: Tensor, *, temperature: float, top_p: float) -> Tensor:
     """Log-probabilities [B, V] that sampling really uses: tempered, cut to the top-p nucleus, renormalised.
@@ -28,8 +30,22 @@ def mixed(own: Tensor, other: Tensor, share: float) -> Tensor:
 
 
 def sample(logp: Tensor, uniform: Tensor) -> Tensor:
-    """Tokens [B] by inversion of the distribution function at uniform numbers [B] in [0, 1)."""
+    """Tokens [B] by inversion of the distribution function at uniform numbers [B] in [0, 1).
+
+    First the block of tokens, then the token in it: a GPU adds up many blocks at once, but runs along a row one by one.
+    """
+    rows, vocabulary = logp.shape
     # float64: at V = 150k the rounding of a float32 cumulative sum exceeds the mass of many tokens.
-    cumulative = logp.double().exp().cumsum(-1)
-    threshold = uniform.to(cumulative)[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, threshold, right=True)[:, 0].clamp(max=logp.shape[-1] - 1)
+    mass = torch.nn.functional.pad(logp.double().exp(), (0, -vocabulary % _BLOCK)).view(rows, -1, _BLOCK)
+    upto = mass.sum(2).cumsum(1)
+    threshold = _below(uniform.to(upto)[:, None] * upto[:, -1:], upto[:, -1:])
+    block = torch.searchsorted(upto, threshold, right=True)
+    before = torch.where(block > 0, upto.gather(1, (block - 1).clamp(min=0)), 0.0)
+    within = mass.gather(1, block[:, :, None].expand(-1, -1, _BLOCK))[:, 0].cumsum(1)
+    inside = torch.searchsorted(within, _below(threshold - before, within[:, -1:]), right=True)
+    return (block * _BLOCK + inside)[:, 0]
+
+
+def _below(threshold: Tensor, total: Tensor) -> Tensor:
+    """Rounding may put a threshold at the total or a last bit above: behind the last token that is possible at all."""
+    return torch.minimum(threshold, total.nextafter(torch.zeros_like(total)))

@@ -181,11 +181,13 @@ def _write_batch(
     noise = None if noise is None else noise.to(device)
     stops = torch.tensor(student.eos_ids, device=device)
 
+    # What the rows that still write have written, in the order of ``alive``; ``out`` takes them when they leave.
+    alive = torch.arange(rows, device=device)
     tokens = torch.full((rows, max_new_tokens), student.pad_id, dtype=torch.long, device=device)
     mask = torch.zeros((rows, max_new_tokens), dtype=torch.bool, device=device)
     behaviour_logp = torch.zeros((rows, max_new_tokens), device=device)
-    alive = torch.arange(rows, device=device)  # rows still in the caches
-    done = torch.zeros(rows, dtype=torch.bool, device=device)  # of the rows in ``alive``
+    out = [torch.empty_like(each) for each in (tokens, mask, behaviour_logp)]
+    done = torch.zeros(rows, dtype=torch.bool, device=device)
     decoder: Decoder = GrowingDecoder(student, ids, prompt_mask)
     if engine is not None:
         decoder = engine.begin(ids, prompt_mask, max_new_tokens)
@@ -201,23 +203,31 @@ def _write_batch(
         logp = log_probs(decoder)
         if companion is not None and other is not None:
             logp = mixed(logp, log_probs(other), companion.share)
-        chosen = logp.argmax(-1) if noise is None else sample(logp, noise[alive, t])
-        writing = alive[~done]
-        tokens[writing, t] = chosen[~done]
-        behaviour_logp[writing, t] = logp.gather(1, chosen[:, None])[~done, 0]
-        mask[writing, t] = True
+        chosen = logp.argmax(-1) if noise is None else sample(logp, noise[:, t])
+        mask[:, t] = ~done
+        tokens[:, t] = torch.where(done, student.pad_id, chosen)
+        behaviour_logp[:, t] = torch.where(done, 0.0, logp.gather(1, chosen[:, None])[:, 0])
         done = done | torch.isin(chosen, stops)
-        if bool(done.all()) or t + 1 == max_new_tokens:
+        finished = int(done.sum())  # the one time in a step that a GPU is waited for
+        if finished == len(alive) or t + 1 == max_new_tokens:
             break
         for each in decoders:
             each.append(chosen)
         # Copying the cache costs about one decoding step, so finished rows leave in batches.
-        if int(done.sum()) * 4 >= len(alive):
+        if finished * 4 >= len(alive):
+            for whole, part in zip(out, (tokens, mask, behaviour_logp), strict=True):
+                whole[alive] = part
             stay = (~done).nonzero()[:, 0]
             for each in decoders:
                 each.keep(stay)
-            alive, done = alive[stay], done[stay]
+            alive, done, tokens, mask, behaviour_logp = (
+                each[stay] for each in (alive, done, tokens, mask, behaviour_logp)
+            )
+            noise = None if noise is None else noise[stay]
+    for whole, part in zip(out, (tokens, mask, behaviour_logp), strict=True):
+        whole[alive] = part
 
+    tokens, mask, behaviour_logp = out
     ended = (torch.isin(tokens, stops) & mask).any(1)
     longest = int(mask.any(0).sum())
     return Rollouts(

@@ -185,6 +185,26 @@ def test_sampling_follows_the_distribution():
     assert sample(impossible_first, torch.tensor([0.0])).tolist() == [1]
 
 
+@pytest.mark.parametrize("vocabulary", [5, 511, 512, 513, 1999])
+def test_blocks_of_tokens_change_nothing(vocabulary):
+    """Against one cumulative sum over the whole row; also where whole blocks are impossible."""
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = 3.0 * torch.randn(7, vocabulary, generator=generator)
+    logits[:, vocabulary // 2 : vocabulary // 2 + 600] = -torch.inf
+    logits[3, : vocabulary // 3] = -torch.inf
+    logits[3, 0] = 0.0
+    logp = logits.log_softmax(-1)
+    uniform = torch.rand(400, 7, generator=generator, dtype=torch.float64)
+    uniform[0], uniform[1] = 0.0, 1.0 - 2**-53
+    cumulative = logp.double().exp().cumsum(-1)
+    for numbers in uniform:
+        expected = torch.searchsorted(cumulative, numbers[:, None] * cumulative[:, -1:], right=True)[:, 0]
+        last = (logp > -torch.inf).long().cumsum(-1).argmax(-1)
+        found = sample(logp, numbers)
+        assert torch.equal(found, torch.minimum(expected, last))
+        assert bool((logp.gather(1, found[:, None]) > -torch.inf).all())
+
+
 def test_temperature_divides_the_logits():
     logits = torch.tensor([[1.0, 2.0, 4.0]])
     expected = torch.tensor([[0.5, 1.0, 2.0]]).log_softmax(-1)
