@@ -14,6 +14,8 @@ from transformers import PreTrainedModel
 _MULTIPLIES_BY_LOGITS_SCALING = frozenset({"hyperclovax"})
 _SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 
+_ALIGNMENT = 8  # elements
+
 
 class Head(nn.Module):
     """Output projection, logit scale and final soft-cap.
@@ -55,7 +57,15 @@ class Head(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., H] -> logits [..., V], float32."""
         weight, bias = self.rows()
-        return self.transform(nn.functional.linear(hidden, weight, bias))
+        if not weight.is_cuda or self.vocab_size % _ALIGNMENT == 0:
+            return self.transform(nn.functional.linear(hidden, weight, bias))
+        # A product with an odd vocabulary runs several times slower on a GPU: some padding is computed as well.
+        rows = self.vocab_size + -self.vocab_size % _ALIGNMENT
+        wide = self.weight[:rows]
+        if len(wide) < rows:
+            wide = nn.functional.pad(wide, (0, 0, 0, rows - len(wide)))
+        raw = nn.functional.linear(hidden, wide)[..., : self.vocab_size]
+        return self.transform(raw if bias is None else raw + bias)
 
 
 def split_head(model: PreTrainedModel, *, vocab_size: int) -> Head:
