@@ -99,7 +99,9 @@ def make(tmp_path: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest
 def load() -> Callable[..., LanguageModel]:
     """load(directory) -> LanguageModel, as the trainer loads a student."""
 
-    def run(directory: Path, *, trainable: bool = False, role: str = "student") -> LanguageModel:
-        return load_model(ModelSpec(model=str(directory)), trainable=trainable, role=role)
+    def run(
+        directory: Path, *, trainable: bool = False, role: str = "student", dtype: torch.dtype = torch.float32
+    ) -> LanguageModel:
+        return load_model(ModelSpec(model=str(directory)), trainable=trainable, role=role, dtype=dtype)
 
     return run

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from opd_core.models import load_model
+from opd_core.models import cast_parameters, load_model
 from opd_core.spec import ModelSpec, UserError
 
 
@@ -38,6 +38,20 @@ def test_weights_are_float32_and_only_a_student_is_trainable(make, load) -> None
     assert {p.dtype for p in student.model.parameters()} == {torch.float32}
     assert all(p.requires_grad for p in student.model.parameters())
     assert not any(p.requires_grad for p in teacher.model.parameters())
+
+
+def test_positions_stay_exact_under_bfloat16_weights(make, load) -> None:
+    """Rotary frequencies rounded to bfloat16 put token 1,000 somewhere else."""
+    directory = make("llama")
+    fine, cast = load(directory), load(directory)
+    loaded = load(directory, dtype=torch.bfloat16)
+    cast_parameters(cast.model, torch.bfloat16)
+    frequencies = {name: value for name, value in fine.model.named_buffers() if "inv_freq" in name}
+    assert frequencies
+    for coarse in (loaded, cast):
+        assert {parameter.dtype for parameter in coarse.model.parameters()} == {torch.bfloat16}
+        buffers = dict(coarse.model.named_buffers())
+        assert all(torch.equal(buffers[name], value) for name, value in frequencies.items())
 
 
 @pytest.mark.parametrize(
