@@ -8,6 +8,7 @@ from opd_core.models.load import load_model, load_student
 from opd_core.models.lora import adapter_weights, add_lora, without_adapter
 from opd_core.models.positions import position_ids
 from opd_core.models.precision import cast_parameters
+from opd_core.models.recompute import can_recompute, recomputed
 from opd_core.models.reference import resolve_model
 from opd_core.models.save import restore_weights, save_model, save_student
 from opd_core.models.trunk import Trunk
@@ -20,6 +21,7 @@ __all__ = [
     "ValueHead",
     "adapter_weights",
     "add_lora",
+    "can_recompute",
     "cast_parameters",
     "check_decoding",
     "check_trunk_and_head",
@@ -27,6 +29,7 @@ __all__ = [
     "load_model",
     "load_student",
     "position_ids",
+    "recomputed",
     "resolve_model",
     "restore_weights",
     "save_model",

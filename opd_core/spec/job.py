@@ -97,6 +97,11 @@ class BatchingSpec(Spec):
     micro_tokens: int | Literal["auto"] = Field(
         "auto", description="Tokens (prompt + completion, padded) per gradient micro-batch; auto = 16384."
     )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Keep each layer's input only and compute the rest again in the backward pass: several times less "
+        "memory for activations, a third more work for the student.",
+    )
 
     @field_validator("micro_tokens")
     @classmethod

@@ -22,8 +22,8 @@ def resource_error(error: BaseException, spec: JobSpec) -> dict[str, Any] | None
         return messages.error(
             "out_of_memory",
             f"memory ran out ({_first_line(error)}). In this order: lower batching.micro_tokens (now "
-            f"{spec.batching.micro_tokens}), which changes no result; lower rollout.prompts_per_step or "
-            "rollout.max_new_tokens; use resources.precision bfloat16 or a smaller teacher",
+            f"{spec.batching.micro_tokens}), then set batching.gradient_checkpointing: neither changes a result; lower "
+            "rollout.prompts_per_step or rollout.max_new_tokens; use resources.precision bfloat16 or a smaller teacher",
             param="batching.micro_tokens",
             category="resource",
             retryable=True,

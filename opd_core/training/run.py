@@ -24,6 +24,7 @@ from opd_core.models import (
     LanguageModel,
     ValueHead,
     adapter_weights,
+    can_recompute,
     cast_parameters,
     check_decoding,
     check_trunk_and_head,
@@ -177,6 +178,13 @@ class _Run:
         self._start(student)
         check_trunk_and_head(student)
         check_decoding(student)
+        if spec.batching.gradient_checkpointing and not can_recompute(student.model):
+            raise UserError(
+                f"batching.gradient_checkpointing: the layers of '{student.name}' ({student.model.config.model_type}) "
+                "cannot be computed again; leave it out",
+                param="batching.gradient_checkpointing",
+                code="unsupported_model",
+            )
         # A frozen model is computed with in bfloat16 anyway: half the memory. The student stays float32.
         computed = torch.bfloat16 if _precision(spec, device) == "bfloat16" else torch.float32
         voices, differences = load_voices(spec, student, device=device, start=self._start, frozen_dtype=computed)
@@ -205,7 +213,13 @@ class _Run:
             student=student,
             teacher=teacher,
             task=task,
-            module=StudentStep(student.trunk, student.head, critic, detach_trunk=settings.detach_trunk),
+            module=StudentStep(
+                student.trunk,
+                student.head,
+                critic,
+                detach_trunk=settings.detach_trunk,
+                recompute=spec.batching.gradient_checkpointing,
+            ),
             learner=Learner(
                 student.model,
                 torch.optim.AdamW(

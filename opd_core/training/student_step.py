@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from opd_core.models import Head, ValueHead
+from opd_core.models import Head, ValueHead, recomputed
 from opd_core.objective.critic import critic_loss
 from opd_core.objective.loss import head_loss
 from opd_core.objective.plan import UpdatePlan
@@ -46,14 +47,21 @@ class StudentStep(nn.Module):
     """Calling trunk, head or critic outside this module would bypass a wrapper's gradient synchronisation."""
 
     def __init__(
-        self, trunk: nn.Module, head: Head, critic: ValueHead | None = None, *, detach_trunk: bool = True
+        self,
+        trunk: nn.Module,
+        head: Head,
+        critic: ValueHead | None = None,
+        *,
+        detach_trunk: bool = True,
+        recompute: bool = False,
     ) -> None:
-        """``detach_trunk``: the critic reads the trunk without shaping it."""
+        """``detach_trunk``: the critic reads the trunk without shaping it. ``recompute``: for memory (recompute.py)."""
         super().__init__()
         self.trunk = trunk
         self.head = head
         self.critic = critic
         self.detach_trunk = detach_trunk
+        self.recompute = recompute
 
     def forward(
         self,
@@ -66,7 +74,8 @@ class StudentStep(nn.Module):
         ``plan`` may be a function of what was read: when one call sees the whole batch, the plan is made from the same
         trunk forward that takes the gradient.
         """
-        visited = visit_all(self.trunk, pieces)
+        with recomputed(self.trunk) if self.recompute else nullcontext():
+            visited = visit_all(self.trunk, pieces)
         values = self._values(visited.rows, scale)
         if callable(plan):
             plan = plan(

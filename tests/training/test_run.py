@@ -235,6 +235,16 @@ def test_bfloat16_computes_over_float32_weights(tiny_spec, tmp_path):
     assert all(not torch.equal(before[name], value) for name, value in after.items() if value.ndim == 2)
 
 
+def test_what_saves_memory_or_time_does_not_touch_the_weights(tiny_spec, tmp_path):
+    run(tiny_spec(), tmp_path / "plain")
+    run(tiny_spec(batching={"gradient_checkpointing": True}), tmp_path / "recomputed")
+    assert same_weights(tmp_path / "plain", tmp_path / "recomputed")
+    rollout = {**tiny_spec().rollout.model_dump(exclude_unset=True), "cache": "fixed"}
+    run(tiny_spec(rollout=rollout), tmp_path / "fixed")
+    # Written from another cache: the same tokens, whose gradients are added up in the same order.
+    assert same_weights(tmp_path / "plain", tmp_path / "fixed")
+
+
 def test_another_seed_is_another_run(tiny_spec, tmp_path):
     run(tiny_spec(), tmp_path / "0")
     run(tiny_spec(seed=1), tmp_path / "1")

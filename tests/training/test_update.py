@@ -10,10 +10,11 @@ import torch
 from opd_core.objective.feedback import Feedback
 from opd_core.objective.targets import DenseTarget
 from opd_core.recipes import names
-from opd_core.rollout import Rollouts, visit
+from opd_core.rollout import Rollouts, uniform_noise, visit, write
 from opd_core.spec import MethodSpec
 from opd_core.spec.variables.aggregation import Aggregation
 
+PROMPTS = [[5, 6, 7, 8], [9], [10, 11], [5, 6, 7, 8, 9, 10, 11], [12, 13, 14], [3, 4]]  # of the world
 CRITICS = ["gae value", "gae split", "gae differential", "gae per_token"]
 METHODS = [*names(), *CRITICS]
 # Chance is drawn token by token in the batch's own order.
@@ -63,6 +64,27 @@ def assert_same(found, expected):
 def test_accumulation_changes_nothing(name, per, micro_tokens, gradients, method_named):
     method = method_named(name).model_copy(update={"aggregation": Aggregation(per=per)})
     assert_same(gradients(method, micro_tokens=micro_tokens), gradients(method))
+
+
+@pytest.mark.parametrize("name", ["forward-kl", "cr-opd", "gae differential"])
+def test_computing_activations_again_changes_nothing_but_memory(name, world, gradients, method_named):
+    """And writing between two updates still has its cache."""
+    method = method_named(name)
+    module = world.module(method)
+    kept = []
+
+    def update():
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.nbytes) or tensor, lambda t: t):
+            return gradients(method, module=module)
+
+    plain, plain_bytes = update(), sum(kept)
+    module.recompute, kept[:] = True, []
+    again, less = update(), sum(kept)
+    assert_same(again, plain)
+    assert less < 0.7 * plain_bytes
+    noise = uniform_noise(0, 1, [(i, 0) for i in range(len(PROMPTS))], 12)
+    written = write(world.student, PROMPTS, max_new_tokens=12, noise=noise)
+    assert torch.equal(written.tokens, world.batch.rollouts.tokens)
 
 
 @pytest.mark.parametrize("name", METHODS)
