@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 QUICK := OMP_NUM_THREADS=1 $(PYTEST) -n auto --maxprocesses 4 --dist worksteal -m 'not service and not browser and not long'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test quick-test long-test chaos mutants fuzz audit lint format types walls docs lab-docs screenshots check bench bench-demo bench-service bench-api bench-telemetry bench-dashboard bench-loss bench-small bench-throughput bench-credit smoke clean
+.PHONY: help install demo up test quick-test long-test gpu-test chaos mutants fuzz audit lint format types walls docs lab-docs screenshots check bench bench-demo bench-service bench-api bench-telemetry bench-dashboard bench-loss bench-small bench-throughput bench-credit smoke clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ quick-test: $(VENV)/.dev  ## tests that start no service and no browser
 
 long-test: $(VENV)/.dev  ## the full forms: every recipe until it has taught something, every page in the dark theme
 	$(PYTEST) -m long
+
+gpu-test: $(VENV)/.dev  ## on a machine with a GPU: the recorded decoding step, the chunked head, every recipe in bfloat16
+	$(PYTEST) tests/gpu tests/training tests/rollout tests/teachers
 
 CHAOS ?= --faults 300 --jobs 30 --setup embedded
 chaos: $(VENV)/.dev  ## real jobs under 300 faults and a checker over what they leave; CHAOS='--faults N --jobs N --seed S'
