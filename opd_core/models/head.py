@@ -41,7 +41,12 @@ class Head(nn.Module):
         self.soft_cap = soft_cap
 
     def rows(self) -> tuple[Tensor, Tensor | None]:
-        """Weight [V, H] and bias [V] (or None) of the token ids that exist: views of the parameters."""
+        """Weight [V, H] and bias [V] (or None) of the token ids that exist: views of the parameters, or all of them.
+
+        The backward of a view fills a tensor of its whole base.
+        """
+        if self.vocab_size == self.weight.shape[0]:
+            return self.weight, self.bias
         bias = None if self.bias is None else self.bias[: self.vocab_size]
         return self.weight[: self.vocab_size], bias
 

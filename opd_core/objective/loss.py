@@ -125,14 +125,18 @@ class _HeadLoss(torch.autograd.Function):
                     grad_weight.addmm_(grad_logits.T, part)  # in place: the product is [V, H] for every chunk
                 else:
                     grad_weight += (grad_logits.T @ part)[:vocabulary]
-        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+        # Not saved_tensors: those could not be scaled in place, and [V, H] once more is what this is here to avoid.
+        ctx.gradients = (grad_hidden, grad_weight, grad_bias)
         ctx.mark_non_differentiable(token_loss)
         return (token_loss * scale).sum(), token_loss
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.gradients is None:
+            raise RuntimeError("the gradients of this loss were taken before; run the forward again")
         grad_loss = grad_outputs[0]
-        scaled = tuple(None if grad is None else grad * grad_loss.to(grad.dtype) for grad in ctx.saved_tensors)
+        gradients, ctx.gradients = ctx.gradients, None
+        scaled = tuple(None if grad is None else grad.mul_(grad_loss.to(grad.dtype)) for grad in gradients)
         return (*scaled, None, None, None)
 
 

@@ -105,6 +105,15 @@ def test_splitting_the_rows_changes_neither_loss_nor_gradients(name, generator):
     torch.testing.assert_close(head.weight.grad, whole[1], atol=1e-12, rtol=0)
 
 
+def test_gradients_are_given_away_once(generator):
+    head = SmallHead(torch.float32, bias=False)
+    hidden = torch.randn(4, H, generator=generator, requires_grad=True)
+    value, _ = head_loss(make_plan(load("forward-kl").method, hidden, head, generator), hidden, head)
+    value.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="taken before"):
+        value.backward()
+
+
 def test_a_frozen_head_gets_no_gradient(generator):
     head = SmallHead(torch.float32, bias=False).requires_grad_(False)
     hidden = torch.randn(4, H, generator=generator, requires_grad=True)
