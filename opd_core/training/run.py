@@ -39,7 +39,7 @@ from opd_core.objective.targets import HiddenTarget
 from opd_core.recipes import Recipe, load, resolve
 from opd_core.rollout import completion_hidden
 from opd_core.runs import profiles, records
-from opd_core.runs.artifacts import START, RunFiles
+from opd_core.runs.artifacts import START, CorruptArtifact, RunFiles
 from opd_core.runs.settings import Settings
 from opd_core.spec import JobSpec, UserError
 from opd_core.tasks import demo_models, load_task
@@ -265,7 +265,14 @@ class _Run:
                 code="no_start",
             )
         with tempfile.TemporaryDirectory(prefix="opd-start-") as folder:
-            self.files.fetch(START, Path(folder))
+            try:
+                self.files.fetch(START, Path(folder))
+            except CorruptArtifact as error:
+                raise UserError(
+                    f"from: this job's copy of that checkpoint is damaged ({error.detail}); submit the job again",
+                    param="from",
+                    code="damaged_start",
+                ) from error
             restore_weights(student, Path(folder))
 
     def _reference(self, vocab_size: int, device: torch.device) -> LanguageModel:

@@ -18,8 +18,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from opd_core.recipes import load, names
 from opd_core.runs import records
-from opd_core.runs.artifacts import RunFiles
+from opd_core.runs.artifacts import START, RunFiles
 from opd_core.spec import JobSpec, UserError
+from opd_core.training import checkpoint
 from opd_core.training.run import Stopped, train
 
 
@@ -233,6 +234,25 @@ def test_bfloat16_computes_over_float32_weights(tiny_spec, tmp_path):
     assert all(value.dtype == torch.float32 for value in after.values())
     # A bfloat16 weight would not notice four updates of 1e-6.
     assert all(not torch.equal(before[name], value) for name, value in after.items() if value.ndim == 2)
+
+
+def test_a_start_that_is_damaged_or_gone_is_named(tiny_spec, tmp_path):
+    run(tiny_spec(), tmp_path / "first")
+    files = RunFiles(tmp_path / "second")
+    spec = tiny_spec(**{"from": {"job": "job_1"}})
+    with pytest.raises(UserError, match="no copy of that checkpoint"):
+        run(spec, files)
+    name = checkpoint.names(RunFiles(tmp_path / "first"))[0]
+    files.adopt(RunFiles(tmp_path / "first"), f"checkpoints/{name}", START, folder="student")
+    run(spec, files)
+    weights = tmp_path / "second" / START / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.unlink()  # it may be a link to the other run's file
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match="damaged") as caught:
+        run(spec, files)
+    assert (caught.value.param, caught.value.code) == ("from", "damaged_start")
 
 
 def test_what_saves_memory_or_time_does_not_touch_the_weights(tiny_spec, tmp_path):
