@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from opd_core.runs import parts, wire
-from opd_core.runs.artifacts import RunFiles
+from opd_core.runs.artifacts import CorruptArtifact, RunFiles
 from opd_core.runs.plain import storable
 
 _floats = pa.list_(pa.float32())
@@ -92,6 +92,7 @@ _FLOAT_PATHS = [f"{name}.list.element" for name in TOKEN_FLOATS] + [
     f"{name}.list.element.list.element" for names in (NAMED.values(), *_TOP.values()) for name in names
 ]
 _FOLDER = "records"
+_INDEX = f"{_FOLDER}/index.json"
 _GROUP_TOKENS = 4096
 
 Row = dict[str, Any]
@@ -146,6 +147,10 @@ class Recorded(NamedTuple):
     tokens: int | None
 
 
+Contents = dict[tuple[int, int], tuple[int, int]]
+"""(step, attempt) -> (sequences, tokens)."""
+
+
 def part_name(first: int, last: int, attempt: int) -> str:
     """Name of the part that holds steps first..last as written by one attempt."""
     return parts.part_name(_FOLDER, first, last, attempt)
@@ -159,16 +164,29 @@ def write_part(files: RunFiles, rows: Sequence[Row], first: int, last: int, atte
 def write_tables(files: RunFiles, groups: Iterable[pa.Table], first: int, last: int, attempt: int) -> str:
     """Write tables of SCHEMA as one Parquet part, a row group each; returns its name."""
     name = part_name(first, last, attempt)
+    contents: Contents = {}
     parts.write(
         files,
         name,
-        groups,
+        _counted(groups, contents),
         SCHEMA,
         # Floats compress best as byte planes (measured 17 against 27 bytes per token), strings as dictionaries.
         use_dictionary=["prompt", "answer", "reason", "origin", "batch"],
         use_byte_stream_split=_FLOAT_PATHS,
     )
+    index = _read_index(files)
+    index[name] = {"size": files.size(name), "steps": [[*key, *counts] for key, counts in contents.items()]}
+    files.write_json(_INDEX, index)
     return name
+
+
+def _counted(groups: Iterable[pa.Table], contents: Contents) -> Iterator[pa.Table]:
+    """The groups as they come; ``contents`` learns what is in them."""
+    for group in groups:
+        for key, recorded in _contents_of(group).items():
+            sequences, tokens = contents.get(key, (0, 0))
+            contents[key] = (sequences + recorded[0], tokens + recorded[1])
+        yield group
 
 
 def _groups(rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -212,11 +230,12 @@ def read_table(files: RunFiles, first: int, last: int, columns: Sequence[str] | 
 
 def read_sequence(files: RunFiles, step: int, n: int) -> Row | None:
     """One recorded sequence, as the newest attempt at its step wrote it; None when there is none."""
+    index = _read_index(files)
     held = [
         (attempt, part.name)
         for part in parts.parts(files, _FOLDER)
         if part.first <= step <= part.last
-        for found, attempt, _ in _contents(files.url, part.name, files.size(part.name))
+        for found, attempt in _held(files, part.name, index)
         if found == step
     ]
     if not held:
@@ -234,18 +253,38 @@ def row_of(table: pa.Table, step: int, n: int) -> Row | None:
 def recorded_steps(files: RunFiles) -> dict[int, Recorded]:
     """What was recorded of every step at rest."""
     newest: dict[int, tuple[int, Recorded]] = {}
+    index = _read_index(files)
     for part in parts.parts(files, _FOLDER):
-        for step, attempt, recorded in _contents(files.url, part.name, files.size(part.name)):
-            newest[step] = max(newest.get(step, (0, Recorded(0, 0))), (attempt, recorded))
+        for (step, attempt), counts in _held(files, part.name, index).items():
+            newest[step] = max(newest.get(step, (0, Recorded(0, 0))), (attempt, Recorded(*counts)))
     return {step: recorded for step, (_, recorded) in sorted(newest.items())}
 
 
+def _read_index(files: RunFiles) -> dict[str, Any]:
+    """What each part holds, as its writer counted it: opening a thousand parts takes seconds.
+
+    Only a shortcut. A part that it does not know (the writer died in between, or is of an earlier version) is opened.
+    """
+    try:
+        return cast(dict[str, Any], files.read_json(_INDEX))
+    except (FileNotFoundError, CorruptArtifact):
+        return {}
+
+
+def _held(files: RunFiles, name: str, index: dict[str, Any]) -> Contents:
+    size, known = files.size(name), index.get(name)
+    if known is None or known["size"] != size:
+        return _contents(files.url, name, size)
+    return {(step, attempt): (sequences, tokens) for step, attempt, sequences, tokens in known["steps"]}
+
+
 @lru_cache(maxsize=4096)
-def _contents(url: str, name: str, size: int) -> tuple[tuple[int, int, Recorded], ...]:
-    """(step, attempt, what of it) of a part. Parts never change; ``size`` guards against a replaced directory."""
+def _contents(url: str, name: str, size: int) -> Contents:
+    """What is in a part. Parts never change; ``size`` guards against a replaced directory."""
     del size
-    table = parts.read(RunFiles(url), name, ["step", "attempt", "length"])
+    return _contents_of(parts.read(RunFiles(url), name, ["step", "attempt", "length"]))
+
+
+def _contents_of(table: pa.Table) -> Contents:
     found = table.group_by(["step", "attempt"], use_threads=False).aggregate([("length", "count"), ("length", "sum")])
-    return tuple(
-        (row["step"], row["attempt"], Recorded(row["length_count"], row["length_sum"])) for row in found.to_pylist()
-    )
+    return {(row["step"], row["attempt"]): (row["length_count"], row["length_sum"]) for row in found.to_pylist()}

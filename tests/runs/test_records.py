@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from opd_core.runs import records
+from opd_core.runs import parts, records
 from opd_core.runs.artifacts import RunFiles
 
 
@@ -166,6 +166,30 @@ def test_foreign_files_beside_the_parts_are_ignored(tmp_path):
     files.write_bytes("records/steps-000001-000001.a1.parquet.bak", b"hello")
     assert records.recorded_steps(files) == {1: (1, 3)}
     assert records.part_name(1, 10, 3) == "records/steps-000001-000010.a3.parquet"
+
+
+def test_steps_are_listed_without_opening_what_the_writer_counted(tmp_path, monkeypatch):
+    files = RunFiles(tmp_path)
+    records.write_part(files, [row(step, n) for step in (1, 2) for n in (0, 1)], 1, 2, 1)
+    known = (tmp_path / "records" / "index.json").read_bytes()
+    records.write_part(files, [row(2, attempt=2), row(3, attempt=2)], 2, 3, 2)
+    expected = {1: (2, 6), 2: (1, 3), 3: (1, 3)}
+    opened = []
+    original = parts.read
+    monkeypatch.setattr(
+        parts, "read", lambda files, name, *a, **k: opened.append(name) or original(files, name, *a, **k)
+    )
+    assert records.recorded_steps(files) == expected
+    assert opened == []
+    for index, unknown in ((known, 1), (b"{", 2), (None, 2)):  # the writer died before it; cut off; an earlier version
+        records._contents.cache_clear()
+        opened.clear()
+        if index is None:
+            (tmp_path / "records" / "index.json").unlink()
+        else:
+            (tmp_path / "records" / "index.json").write_bytes(index)
+        assert records.recorded_steps(files) == expected
+        assert len(opened) == unknown
 
 
 def test_one_sequence_is_read_from_its_own_row_group(tmp_path, monkeypatch):
