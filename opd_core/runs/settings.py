@@ -58,6 +58,9 @@ class Settings(BaseSettings):
         description="With less free space (10^6 bytes) where runs are written no job starts, and one that runs saves a "
         "checkpoint and waits. 0 = never.",
     )
+    run_code: bool = Field(
+        False, description="Let jobs run programs that their model wrote, in a sandbox (unit_tests)."
+    )
     log_format: LogFormat = Field("console", description="Log lines for people, or JSON objects.")
     reconcile: bool = Field(True, description="Run the reconciler inside the API process.")
     reconcile_every_s: float = Field(2.0, gt=0)

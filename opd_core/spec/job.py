@@ -26,7 +26,12 @@ Metadata = Annotated[dict[Key, Label], Field(max_length=32)]
 class Verifier(Spec):
     """Scores an answer as right or wrong."""
 
-    kind: Literal["exact_match", "last_number", "regex"] = "exact_match"
+    kind: Literal["exact_match", "last_number", "regex", "math", "unit_tests"] = Field(
+        "exact_match",
+        description="exact_match: all of the completion. last_number: its last number. regex: what a pattern finds. "
+        "math: the same mathematical meaning. unit_tests: the answer is Python that tests the completion's program, "
+        "run in a sandbox where the operator allows it.",
+    )
     pattern: str | None = Field(
         None,
         max_length=512,

@@ -10,6 +10,7 @@ from decimal import Decimal
 import regex
 
 from opd_core.spec import UserError, Verifier
+from opd_core.tasks.unit_tests import check_sandbox, unit_tests_pass
 
 _PATTERN_S = 1.0
 """A pattern that searches one completion for longer (of processor time) ends the job: some never come back."""
@@ -17,11 +18,18 @@ _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|[-+]?\.\d
 
 
 def make_verifier(spec: Verifier) -> Callable[[str, str], bool]:
-    """The function ``verify(completion, answer)`` for a spec."""
+    """The function ``verify(completion, answer)`` for a spec. UserError for one that cannot work here."""
     if spec.kind == "exact_match":
         return exact_match
     if spec.kind == "last_number":
         return last_number_matches
+    if spec.kind == "math":
+        from opd_core.tasks.math_answers import math_matches  # SymPy takes a second to import
+
+        return math_matches
+    if spec.kind == "unit_tests":
+        check_sandbox()
+        return unit_tests_pass
     assert spec.pattern is not None
     try:
         pattern = regex.compile(spec.pattern)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from decimal import Decimal
 
 import pytest
@@ -90,3 +91,98 @@ def test_a_pattern_that_backtracks_without_end_is_an_error_and_no_hang() -> None
 def test_what_is_no_pattern_is_refused_in_the_spec(pattern: str) -> None:
     with pytest.raises(ValidationError, match=r"verifier\.pattern is not a regular expression"):
         Verifier(kind="regex", pattern=pattern)
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer", "right"),
+    [
+        (r"so it is \boxed{\frac{1}{2}}", "0.5", True),
+        ("the answer is 1/2", r"$\frac{1}{2}$", True),
+        ("the answer is 1/2", r"\frac{2}{4}", True),
+        (r"$x = \sqrt{8}$", r"$2\sqrt{2}$", True),
+        ("the answer is 3. No, the answer is 4", "4", True),
+        (r"\boxed{3}, \boxed{4}", "$3, 4$", True),  # several boxes are one list
+        (r"\boxed{3}", "4", False),
+        ("none", "4", False),
+        ("none", "none", False),
+        ("the answer is 9**9**9**9", "4", False),  # nobody waits for it
+    ],
+)
+def test_math(completion: str, answer: str, right: bool) -> None:
+    assert make_verifier(Verifier(kind="math"))(completion, answer) is right
+
+
+def test_programs_are_not_run_unless_the_operator_allows_it() -> None:
+    with pytest.raises(UserError, match="OPD_RUN_CODE") as caught:
+        make_verifier(Verifier(kind="unit_tests"))
+    assert (caught.value.param, caught.value.code) == ("task.verifier.kind", "not_allowed")
+
+
+def test_programs_need_a_sandbox(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("OPD_RUN_CODE", "true")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="apt install bubblewrap"):
+        make_verifier(Verifier(kind="unit_tests"))
+    broken = tmp_path / "bwrap"
+    broken.write_text("#!/bin/sh\necho no namespaces here >&2\nexit 1\n")
+    broken.chmod(0o755)
+    with pytest.raises(UserError, match="no namespaces here"):
+        make_verifier(Verifier(kind="unit_tests"))
+
+
+@pytest.fixture
+def unit_tests(monkeypatch):
+    if shutil.which("bwrap") is None:
+        pytest.skip("needs bubblewrap")
+    monkeypatch.setenv("OPD_RUN_CODE", "true")
+    monkeypatch.setenv("OPD_API_TOKEN", "secret")
+    try:
+        return make_verifier(Verifier(kind="unit_tests"))
+    except UserError as error:  # a container whose host forbids namespaces
+        pytest.skip(error.message)
+
+
+TESTS = "assert add(2, 3) == 5\nassert add(-1, 1) == 0"
+
+
+@pytest.mark.parametrize(
+    ("completion", "right"),
+    [
+        ("def add(a, b):\n    return a + b", True),
+        ("Sure:\n```python\ndef add(a, b):\n    return a + b\n```\nThat is all.", True),
+        ("```python\ndef add(a, b):\n    return 0\n```\nBetter:\n```\ndef add(a, b):\n    return a + b\n", True),
+        ("def add(a, b):\n    return a - b", False),
+        ("def add(a, b:", False),
+        ("def add(a, b):\n    while True: pass", False),
+        ("import os\nos._exit(0)", False),
+        ("import sys\nsys.exit(0)", False),
+        ("x = bytearray(2**31)\ndef add(a, b):\n    return a + b", False),
+        ("print('x' * 100)\ndef add(a, b):\n    return a + b", True),
+    ],
+)
+def test_unit_tests(unit_tests, completion: str, right: bool) -> None:
+    assert unit_tests(completion, TESTS) is right
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "import urllib.request as u\nu.urlopen('http://127.0.0.1:1', timeout=2)",
+        "import socket\ns = socket.create_connection(('192.0.2.1', 80), 2)",
+        "open('/etc/passwd').read()",
+        "open('/usr/x', 'w')",
+        f"open({__file__!r}).read()",
+        "import os\nassert os.environ.get('OPD_API_TOKEN')",
+        "import os\nassert len([p for p in os.listdir('/proc') if p.isdigit()]) > 5",
+        "open('/tmp/x', 'wb').write(bytes(2**26))",
+        "import torch",
+    ],
+)
+def test_a_program_sees_nothing_but_the_standard_library(unit_tests, attempt: str) -> None:
+    assert unit_tests("", "pass") is True
+    assert unit_tests(attempt, "pass") is False
+
+
+def test_scratch_space_is_there_and_goes_with_the_program(unit_tests) -> None:
+    assert unit_tests("open('x', 'w').write('1')", "assert open('/tmp/x').read() == '1'")
+    assert not unit_tests("", "assert open('/tmp/x').read() == '1'")
