@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 from playwright.sync_api import Page
@@ -17,12 +18,19 @@ from opd_core.runs.live import LiveWriter
 
 TOKENS = 4096
 _POLL_MS = 50
-# Not innerText: it would have the page laid out twenty times a second.
-_TEXT = "document.querySelector('[data-testid=stMain]').textContent"
-# The page, what it must have drawn before the clock starts, and where it says which step it shows.
-_PAGES = {
-    "tokens": (".st-key-strip .token", r"Step\s+(\d+)"),
-    "returns": ("canvas", r"Distribution at step (\d+)"),
+# The page, what it must have drawn before the clock starts, and how to read which step it shows.
+_PAGES: dict[str, tuple[str, Callable[[Page], str], str]] = {
+    "tokens": (
+        ".st-key-strip .token",
+        lambda page: page.locator(".st-key-strip .strip").get_attribute("data-place") or "",
+        r"/(\d+)/\d+$",
+    ),
+    # Not innerText: it would have the page laid out twenty times a second.
+    "returns": (
+        "canvas",
+        lambda page: page.evaluate("document.querySelector('[data-testid=stMain]').textContent"),
+        r"Distribution at step (\d+)",
+    ),
 }
 
 
@@ -37,7 +45,7 @@ def measure(stack: Stack, short: bool) -> dict[str, Any]:
             page = browser.new_page(viewport=VIEW)
             page.set_default_timeout(120_000)
             step = 200
-            for name, (drawn, says) in _PAGES.items():
+            for name, (drawn, read, says) in _PAGES.items():
                 step += 1
                 # Made before the clock starts: the publisher is no part of what is measured.
                 parcels = {number: _parcel(number) for number in range(step, step + seconds + 2)}
@@ -45,7 +53,7 @@ def measure(stack: Stack, short: bool) -> dict[str, Any]:
                 page.goto(f"{stack.dashboard_url}/{name}?job={run.id}")
                 page.locator(drawn).first.wait_for()
                 page.wait_for_timeout(3000)
-                found[name] = _watched(page, says, live, run.id, step, seconds, parcels)
+                found[name] = _watched(page, read, says, live, run.id, step, seconds, parcels)
                 step += seconds
     finally:
         live.close()
@@ -55,6 +63,7 @@ def measure(stack: Stack, short: bool) -> dict[str, Any]:
 
 def _watched(
     page: Page,
+    read: Callable[[Page], str],
     says: str,
     live: LiveWriter,
     job_id: str,
@@ -71,7 +80,7 @@ def _watched(
             step += 1
             live.publish_records(job_id, step, 1, *parcels[step])
             published[step] = time.perf_counter()
-        if match := re.search(says, page.evaluate(_TEXT)):
+        if match := re.search(says, read(page)):
             shown.setdefault(int(match[1]), time.perf_counter())
         page.wait_for_timeout(_POLL_MS)
     wall = time.perf_counter() - began

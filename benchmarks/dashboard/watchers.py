@@ -22,7 +22,7 @@ _PATHS = ("overview", "tokens", "returns", "routing")
 
 def measure(stack: Stack, short: bool) -> dict[str, Any]:
     """Median seconds per step of every block, their medians, and the ratio."""
-    watchers, blocks, steps = (4, 1, 5) if short else (WATCHERS, 4, 100)
+    watchers, blocks, steps = (4, 1, 5) if short else (WATCHERS, 3, 30)
     job_id = trains(stack.client)
     spans: list[tuple[bool, int, int, float]] = []
     with chromium() as browser:

@@ -29,7 +29,7 @@ def bench(running: Running, plan: Path, out: Path) -> subprocess.Popen[str]:
 def test_killed_and_started_again_it_repeats_nothing(tiny_world: Any, tmp_path: Path) -> None:
     (home := tmp_path / "home").mkdir()
     with running_service(home, tiny_world) as running:
-        base = running.spec(schedule={"steps": 40, "evaluate_every": 20, "checkpoint_every": 0})
+        base = running.spec(schedule={"steps": 12, "evaluate_every": 6, "checkpoint_every": 0})
         base.pop("name")
         arms = [{"name": name, "recipe": name} for name in ("forward-kl", "cr-opd")]
         plan = {"name": "tiny", "base": base, "arms": arms, "seeds": [0, 1], "controls": [], "resamples": 200}
@@ -67,7 +67,7 @@ def test_killed_and_started_again_it_repeats_nothing(tiny_world: Any, tmp_path: 
     for name in ("forward-kl", "cr-opd"):
         assert arms[name]["seeds"] == [0, 1]
         assert arms[name]["accuracy"]["problems"] == 16
-        assert arms[name]["spent"]["steps"]["mean"] == 40
+        assert arms[name]["spent"]["steps"]["mean"] == 12
     assert "forward-kl" in (out / "report.md").read_text()
     assert (out / "report.html").read_text().startswith("<!doctype html>")
     assert len((out / "results.csv").read_text().splitlines()) == 5

@@ -66,9 +66,15 @@ def make_plan(method, hidden, head, generator, *, route: bool = False):
 
 
 @pytest.mark.parametrize("name", names())
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
-@pytest.mark.parametrize("rows_per_chunk", [1, 4, 100])
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "rows_per_chunk", "bias"),
+    [
+        (torch.float64, 1e-12, 1, False),
+        (torch.float64, 1e-12, 4, True),
+        (torch.float64, 1e-12, 100, False),
+        (torch.float32, 1e-6, 4, True),
+    ],
+)
 def test_chunked_equals_dense(name, dtype, tolerance, rows_per_chunk, bias, generator):
     head = SmallHead(dtype, bias=bias)
     hidden = torch.randn(13, H, generator=generator, dtype=dtype, requires_grad=True)
