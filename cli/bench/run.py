@@ -13,6 +13,8 @@ from cli.bench.ledger import Ledger, done
 from cli.bench.record import Outcomes, Record, curve, summary
 
 _POLL_S = 1.0
+_SWEEP_S = 30.0  # between looks at all open jobs
+_STILL = 3  # waiting jobs after which the others are not looked at
 _AHEAD = 16
 """Jobs that wait at the service at a time: enough for many workers, few enough for other people's jobs between."""
 
@@ -39,14 +41,22 @@ def run(client: Client, cells: list[Cell], ledger: Ledger, *, tell: Tell, say: S
     open_jobs: dict[str, tuple[Cell, Job]] = {}
     failed = sum(record.status != "succeeded" for record in ended.values())
     finished = len(ended)
+    swept = -_SWEEP_S
     while waiting or open_jobs:
         while waiting and len(open_jobs) < _AHEAD:
             cell = waiting.pop(0)
             job = _job_of(client, cell, ledger)
             open_jobs[job.id] = (cell, job)
+        # Jobs start in their order: behind some that wait, all do, and asking for each would cost training its time.
+        if sweep := time.monotonic() - swept >= _SWEEP_S:
+            swept = time.monotonic()
+        still = 0
         for job_id, (cell, _) in list(open_jobs.items()):
             job = client.job(job_id)
             open_jobs[job_id] = (cell, job)
+            still += job.status == "queued"
+            if not sweep and still >= _STILL:
+                break
             if job.terminal:
                 record = collect(client, cell, job)
                 ledger.keep(record)
