@@ -20,6 +20,7 @@ from opd_core.diagnostics.records import BatchFacts
 from opd_core.objective.credit import remaining
 from opd_core.objective.feedback import Feedback, FeedbackContext
 from opd_core.objective.plan import PlanState
+from opd_core.objective.shared import Shared
 from opd_core.objective.targets import SparseTarget
 from opd_core.spec import MethodSpec
 
@@ -97,6 +98,17 @@ class Recorded:
         columns = ("logp_reference", "student_top_reference_logp", "teacher_top_reference_logp")
         return self._target(self.facts.temperature, *columns)
 
+    @cached_property
+    def shared(self) -> Shared | None:
+        """Which rows were aligned with a teacher of another tokenizer; None where it had the student's.
+
+        What was recorded of both models is conditioned on shared tokens already: none has to be left out again.
+        """
+        if not all("aligned" in row["gate_names"] for row in self.rows):
+            return None
+        opened = [token[row["gate_names"].index("aligned")] > 0 for row in self.rows for token in row["gate_weights"]]
+        return Shared(torch.tensor(opened), torch.zeros(self.facts.vocabulary, dtype=torch.bool))
+
     def known(self) -> Known:
         """What the exactness of a plan depends on."""
         facts = self.facts
@@ -158,10 +170,13 @@ class Recorded:
                 teacher_entropy=self.padded("entropy_teacher"),
                 student=self.student,
                 teacher=self.teacher,
+                shared=self.shared,
                 context=context,
             )
         else:
-            found = Feedback.from_rows(self.student, self.teacher, self.tokens, self.mask, context=context)
+            found = Feedback.from_rows(
+                self.student, self.teacher, self.tokens, self.mask, context=context, shared=self.shared
+            )
         return replace(
             found,
             values=self._critic(method, own),

@@ -126,10 +126,10 @@ class Recorder:
         }
         self._fields |= {name: values for name, values in told.items() if values is not None}
         self._bootstrap = feedback.bootstrap
-        self._teacher = feedback.teacher
+        self._teacher, self._shared = feedback.teacher, feedback.shared
         self._teacher_temperature = feedback.context.effective_teacher_temperature
         self._batch = BatchFacts.of(feedback, state).written()
-        self._top = _top_tokens(student, feedback, self._packed, top_k)
+        self._top = _top_tokens(feedback, self._packed, top_k)
         self.probe = None
         if probe_states and self._sequences:
             # At most two sequences, so that the probe's extra forward stays small beside the step: those where the
@@ -151,6 +151,9 @@ class Recorder:
         if self.probe is None:
             return of_favourites(self._top)
         teacher = self._teacher[self.probe.rows].log_probs(self._teacher_temperature)
+        if self._shared is not None:  # the probe looks at everything that the student may write
+            own = self.probe.before.clamp(min=torch.finfo(teacher.dtype).tiny).log()
+            teacher = self._shared[self.probe.rows].complete(teacher, own)
         return {**of_favourites(self._top), **landing(self.probe, teacher)}
 
     def rows(self, *, step: int, attempt: int, texts: Sequence[Text]) -> list[dict[str, Any]]:
@@ -231,10 +234,10 @@ def _side_by_side(parts: Mapping[str, Tensor], like: Tensor) -> Tensor:
     return torch.stack(list(parts.values()), 1) if parts else like.new_zeros((len(like), 0))
 
 
-def _top_tokens(student: HiddenTarget, feedback: Feedback, packed: Tensor, top_k: int) -> dict[str, Tensor]:
+def _top_tokens(feedback: Feedback, packed: Tensor, top_k: int) -> dict[str, Tensor]:
     """Both models' favourites at the recorded states, and what the others think of them: the other model, and the
     reference where there is one (also of the sampled token)."""
-    reference, sampled = feedback.context.reference, feedback.tokens[feedback.mask]
+    student, reference, sampled = feedback.student, feedback.context.reference, feedback.tokens[feedback.mask]
     temperature, teacher_temperature = feedback.context.temperature, feedback.context.effective_teacher_temperature
     parts: list[tuple[Tensor, ...]] = []
     vocabulary = student[slice(0, 1)].log_probs(temperature).shape[-1]

@@ -19,6 +19,7 @@ from opd_core.diagnostics.records import token_rows
 from opd_core.objective.feedback import Feedback, FeedbackContext
 from opd_core.objective.loss import force
 from opd_core.objective.plan import build_plan
+from opd_core.objective.shared import TranslatedTarget
 from opd_core.objective.targets import DenseTarget, HiddenTarget, Target
 from opd_core.rollout import Rollouts
 from opd_core.spec import MethodSpec
@@ -64,7 +65,10 @@ def self_check(
     method = method.distillation()
     rollouts, tokens = _spread(rollouts)
     student_logits = student.head(student.hidden[tokens]).double()
-    teacher_logits = teacher[tokens].log_probs(1.0).double()  # logits up to a constant
+    told, shared = teacher[tokens], None
+    if isinstance(told, TranslatedTarget):
+        told, shared = told.beside(DenseTarget(student_logits), 1.0), told.shared
+    teacher_logits = told.log_probs(1.0).double()  # logits up to a constant
     generator = torch.Generator(device=student_logits.device).manual_seed(0)
     noise = torch.randn(student_logits.shape, generator=generator, dtype=torch.float64, device=student_logits.device)
 
@@ -75,6 +79,7 @@ def self_check(
             rollouts.tokens,
             rollouts.mask,
             context=_context(asked, student_logits, len(rollouts), eos_ids, special_ids),
+            shared=shared,
         )
         feedback = replace(
             feedback,

@@ -11,6 +11,7 @@ from opd_core.models.precision import cast_parameters
 from opd_core.models.recompute import can_recompute, recomputed
 from opd_core.models.reference import resolve_model
 from opd_core.models.save import restore_weights, save_model, save_student
+from opd_core.models.token_bytes import same_bytes, token_bytes
 from opd_core.models.trunk import Trunk
 from opd_core.models.vocabulary import check_vocabularies, token_texts, vocabulary_warnings
 
@@ -32,8 +33,10 @@ __all__ = [
     "recomputed",
     "resolve_model",
     "restore_weights",
+    "same_bytes",
     "save_model",
     "save_student",
+    "token_bytes",
     "token_texts",
     "vocabulary_warnings",
     "without_adapter",

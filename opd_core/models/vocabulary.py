@@ -26,7 +26,8 @@ def check_vocabularies(student: LanguageModel, teacher: LanguageModel) -> int:
         raise UserError(
             f"teacher.model: '{teacher.name}' and student '{student.name}' have different vocabularies: "
             f"{len(differing)} of {shared} ids mean different tokens, for example id {example} is "
-            f"{_shown(ours.get(example))} for the student and {_shown(theirs.get(example))} for the teacher{also}",
+            f"{_shown(ours.get(example))} for the student and {_shown(theirs.get(example))} for the teacher{also}; "
+            "with teacher.tokenizer {align: exact} it reads the student's text in its own tokens",
             param="teacher.model",
             code="different_vocabularies",
         )

@@ -35,6 +35,23 @@ def aggregation_weights(
     return torch.where(golden, weights * (own / data), weights)[mask], own
 
 
+def aggregation_of_heard(
+    aggregation: Aggregation, mask: Tensor, heard: Tensor, gates: Tensor, from_data: Tensor | None = None
+) -> tuple[Tensor, float, Tensor]:
+    """(weights [N], normalizer, others [N]): the tokens ``heard`` [B, T] are a loss with counts of their own.
+
+    Forces that act on all tokens are multiplied by ``others``: that gives them back the counts of all.
+    """
+    whole, count = aggregation_weights(aggregation, mask, gates, from_data)
+    own, own_count = aggregation_weights(aggregation, mask & heard, gates * heard, from_data)
+    weights = whole * (own_count / count)
+    others = torch.ones_like(weights)
+    here = heard[mask]
+    others[here] = torch.where(own > 0, weights[here] / own, 0.0)
+    weights[here] = own
+    return weights, own_count, others
+
+
 def _normalizer(aggregation: Aggregation, mask: Tensor, counted: Tensor) -> float:
     sequences = int(mask.any(1).sum())
     totals = {

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from opd_core.objective.candidates import Candidates, join, top_candidates
 from opd_core.objective.divergences import entropy, reverse_kl
+from opd_core.objective.shared import ConditionedTarget, Shared, TranslatedTarget
 from opd_core.objective.targets import DenseTarget, Target, chunks, scan_budget
 
 T = TypeVar("T")
@@ -66,6 +67,8 @@ class Feedback:
     values: Tensor | None = None  # [B, T] the critic's output: V, or U where credit.critic.form splits K off
     bootstrap: Tensor | None = None  # [B] V after the last action: 0 at end of sequence
     truncated: Tensor | None = None  # [B] True where the length cap ended the rollout
+    shared: Shared | None = None  # what the models are compared at; None = all tokens of all rows
+    shared_mass: tuple[Tensor, Tensor] | None = None  # [N] each: student's and teacher's probability of shared tokens
     context: FeedbackContext = FeedbackContext()
     _scanned: dict[bool, Candidates] = field(default_factory=dict, repr=False, compare=False)
 
@@ -100,24 +103,33 @@ class Feedback:
         *,
         context: FeedbackContext | None = None,
         top_k: int = 0,
+        shared: Shared | None = None,
     ) -> Feedback:
         """From packed rows (N = mask.sum()), one vocabulary-sized chunk at a time.
 
         ``top_k`` favourites of both models are kept from the same scan (``candidates.wanted_k(method)`` says how many a
-        method needs; asked for later they cost another scan).
+        method needs; asked for later they cost another scan). Where only part of it is ``shared`` (a translated teacher
+        says so itself) all models, the reference among them, are given that a token is shared.
         """
         context = context or FeedbackContext()
+        if isinstance(teacher, TranslatedTarget):
+            shared, teacher = teacher.shared, teacher.beside(student, context.temperature)
         mask = mask.bool()
         sampled = tokens[mask]
         if not len(student) == len(teacher) == len(sampled):
             raise ValueError(
                 f"{len(sampled)} action tokens, but {len(student)} student and {len(teacher)} teacher rows"
             )
-        columns: list[list[Tensor]] = [[], [], [], [], []]
+        columns: list[list[Tensor]] = [[], [], [], [], [], [], []]
         candidates: dict[bool, list[Candidates]] = {}
         for rows in row_chunks(student):
             student_logp = student[rows].log_probs(context.temperature)
             teacher_logp = teacher[rows].log_probs(context.effective_teacher_temperature)
+            inside = [torch.zeros_like(student_logp[:, 0])] * 2
+            if shared is not None:
+                here = shared[rows]
+                inside = [here.mass(logp) for logp in (student_logp, teacher_logp)]
+                student_logp, teacher_logp = here.condition(student_logp), here.condition(teacher_logp)
             ids = sampled[rows, None]
             for column, value in zip(
                 columns,
@@ -127,6 +139,7 @@ class Feedback:
                     reverse_kl(student_logp, teacher_logp),
                     entropy(student_logp),
                     entropy(teacher_logp),
+                    *inside,
                 ),
                 strict=True,
             ):
@@ -136,7 +149,10 @@ class Feedback:
                 excluded = context.special_ids if without else ()
                 found = top_candidates(student_logp, teacher_logp, top_k, excluded)
                 candidates.setdefault(without, []).append(found)
-        own, theirs, kl, own_entropy, their_entropy = (_join(column, tokens) for column in columns)
+        own, theirs, kl, own_entropy, their_entropy, *inside = (_join(column, tokens) for column in columns)
+        if shared is not None:
+            student, teacher = ConditionedTarget(student, shared), ConditionedTarget(teacher, shared)
+            context = _given(shared, context, unpack(inside[0], mask))
         return cls(
             tokens=tokens,
             mask=mask,
@@ -148,6 +164,8 @@ class Feedback:
             teacher_entropy=unpack(their_entropy, mask),
             student=student,
             teacher=teacher,
+            shared=shared,
+            shared_mass=None if shared is None else (inside[0].exp(), inside[1].exp()),
             context=context,
             _scanned={without: join(parts) for without, parts in candidates.items()},
         )
@@ -160,6 +178,7 @@ class Feedback:
             self.tokens,
             self.mask,
             context=replace(self.context, teacher_temperature=1.0),
+            shared=self.shared,
         )
         return replace(aimed, values=self.values, bootstrap=self.bootstrap, truncated=self.truncated)
 
@@ -176,6 +195,11 @@ class Feedback:
     def vocabulary(self) -> int:
         """V; 0 for a batch without rows."""
         return self.student[0:1].log_probs(1.0).shape[-1] if len(self.student) else 0
+
+    @property
+    def heard(self) -> Tensor:
+        """[B, T] bool: the tokens of which the teacher says something."""
+        return self.mask if self.shared is None else unpack(self.shared.rows, self.mask)
 
     @property
     def ends(self) -> Tensor:
@@ -222,6 +246,19 @@ def row_chunks(student: Target) -> list[slice]:
         return []
     first = student[0:1].log_probs(1.0)
     return chunks(len(student), first.shape[-1], budget=scan_budget(first.device))
+
+
+def _given(shared: Shared, context: FeedbackContext, inside: Tensor) -> FeedbackContext:
+    """The context of models that are conditioned on shared tokens; ``inside`` [B, T] is the student's log-mass there.
+
+    Tokens were sampled from the whole vocabulary: taken off both, the mass leaves the ratio pi / mu as it is.
+    """
+    behaviour, reference = context.behaviour_logp, context.reference
+    return replace(
+        context,
+        behaviour_logp=None if behaviour is None else behaviour - inside,
+        reference=None if reference is None else ConditionedTarget(reference, shared),
+    )
 
 
 def _join(parts: list[Tensor], like: Tensor) -> Tensor:

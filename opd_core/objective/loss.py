@@ -24,6 +24,8 @@ _CPU_BUDGET = 6 * 2**20
 
 def plan_loss(plan: UpdatePlan, student_logits: Tensor) -> Tensor:
     """Per-token loss [N] before normalisation, from student logits [N, V]. Its negative gradient is the force."""
+    if plan.shared is not None:
+        student_logits = plan.shared.hide(student_logits)
     logp = log_softmax(student_logits, plan.temperature)
     loss = logp.new_zeros(len(plan))
     if plan.components:

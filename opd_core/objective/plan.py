@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from opd_core.objective.aggregate import aggregation_weights
+from opd_core.objective.aggregate import aggregation_of_heard, aggregation_weights
 from opd_core.objective.aim import aim
 from opd_core.objective.credit import CriticTargets, discounted_returns
 from opd_core.objective.direct import direct_draft
@@ -30,6 +30,7 @@ from opd_core.objective.gates import Gated, apply_gates
 from opd_core.objective.gates.seen import Seen
 from opd_core.objective.policy_gradient import log_ratio_draft
 from opd_core.objective.regularizers import golden_rows, regularize
+from opd_core.objective.shared import Shared
 from opd_core.objective.state import PlanState as PlanState
 from opd_core.spec import MethodSpec
 from opd_core.spec.variables.objective import DirectObjective
@@ -70,6 +71,7 @@ class UpdatePlan:
     mask: Tensor  # [B, T]
     view: TokenView
     critic: CriticTargets | None = None
+    shared: Shared | None = None  # the student is given that its token is shared, where this says so (shared.py)
     statistics: Mapping[str, float] = field(default_factory=dict)
     observed: Mapping[str, float] = field(default_factory=dict)  # for PlanState.advanced
 
@@ -93,6 +95,7 @@ class UpdatePlan:
             divergences=tuple(term[rows] for term in self.divergences),
             weights=self.weights[rows],
             critic=None if self.critic is None else self.critic[rows],
+            shared=None if self.shared is None else self.shared[rows],
         )
 
 
@@ -117,9 +120,19 @@ def build_plan(method: MethodSpec, feedback: Feedback, state: PlanState = _START
         critic, observed = credited.critic, dict(credited.observed)
     gated = _gate(method, feedback, advantages, state)
     total = draft.scaled(gated.weights[mask] * _distillation_weight(method)).plus(gated.added)
-    total = total.plus(regularize(method.regularizers, feedback, importance))
+    others = regularize(method.regularizers, feedback, importance)
+    data = feedback.context.from_data
+    weights, normalizer = aggregation_weights(method.aggregation, mask, gated.weights, data)
+    if feedback.shared is not None:
+        count = normalizer
+        weights, normalizer, factors = aggregation_of_heard(
+            method.aggregation, mask, feedback.heard, gated.weights, data
+        )
+        total, others = total.scaled(feedback.heard[mask].to(weights.dtype)), others.scaled(factors)
+        if critic is not None:
+            critic = replace(critic, loss_weight=critic.loss_weight * normalizer / count)
+    total = total.plus(others)
     route = one_route(total.routes, feedback.tokens[mask], feedback.log_ratio)
-    weights, normalizer = aggregation_weights(method.aggregation, mask, gated.weights, feedback.context.from_data)
     sizes = {f"size_{name}": mean(part.abs()) for name, part in total.components.items()}
     if total.routes:
         sizes["size_route"] = mean(route.weights.abs().sum(1))
@@ -142,6 +155,7 @@ def build_plan(method: MethodSpec, feedback: Feedback, state: PlanState = _START
             values=values,
         ),
         critic=critic,
+        shared=feedback.shared,
         statistics={**total.statistics, **gated.statistics, **sizes},
         observed=observed,
     )
@@ -156,7 +170,9 @@ def _check_temperatures(method: MethodSpec, feedback: Feedback) -> None:
 
 
 def _gate(method: MethodSpec, feedback: Feedback, advantages: Tensor, state: PlanState) -> Gated:
-    """The method's gates; special tokens and data rows are silenced as if by gates of their own."""
+    """The method's gates; special tokens, data rows and what the teacher says nothing of are silenced as if by gates of
+    their own.
+    """
     gated = apply_gates(method.gates, Seen(feedback, advantages, state))
     silenced = {}
     if method.support.special_tokens == "exclude":
@@ -164,6 +180,8 @@ def _gate(method: MethodSpec, feedback: Feedback, advantages: Tensor, state: Pla
         silenced["special_tokens"] = (~torch.isin(feedback.tokens, special)) & feedback.mask
     if any(isinstance(rule, GoldenData) for rule in method.regularizers):
         silenced["golden"] = unpack(1.0 - golden_rows(feedback), feedback.mask)
+    if feedback.shared is not None:
+        silenced["aligned"] = feedback.heard
     for name, weights in silenced.items():
         weights = weights.to(gated.weights.dtype)
         gated = replace(gated, weights=gated.weights * weights, by_name={**gated.by_name, name: weights})

@@ -18,6 +18,7 @@ def check_states(spec: JobSpec, method: MethodSpec) -> None:
     """Raise UserError where the states or the teacher's context ask for what the job does not give."""
     _check_writers(spec, method)
     _check_endpoint(spec, method)
+    _check_tokenizer(spec)
     _check_data(spec)
     _check_contexts(spec)
     tagged = any(isinstance(voice, MixturePart) and voice.tags for _, voice in spec.voices())
@@ -66,6 +67,24 @@ def _check_endpoint(spec: JobSpec, method: MethodSpec) -> None:
         )
 
 
+def _check_tokenizer(spec: JobSpec) -> None:
+    """What a teacher with another tokenizer writes is no tokens of the student's."""
+    if spec.teacher is None or spec.teacher.tokenizer is None:
+        return
+    if spec.rollout.teacher_writes:
+        raise UserError(
+            "rollout: asks the teacher to write, and what a teacher with another tokenizer (teacher.tokenizer) writes "
+            "is no tokens of the student's",
+            param="rollout",
+        )
+    if spec.rollout.prefix is not None:
+        raise UserError(
+            "rollout.prefix: begins within a completion, which a teacher with another tokenizer (teacher.tokenizer) "
+            "reads as a whole; leave it out",
+            param="rollout.prefix",
+        )
+
+
 def _check_data(spec: JobSpec) -> None:
     wanted = spec.rollout.data_writes or any("demonstration" in voice.places for _, voice in spec.voices())
     if wanted and spec.task.name is None and spec.task.demonstration_column is None:
@@ -110,6 +129,17 @@ def state_warnings(spec: JobSpec, method: MethodSpec) -> Iterator[str]:
             yield (
                 "the teacher server gives its favourites only: KL, entropy and expected baselines take the rest of its "
                 "mass as spread evenly over the other tokens"
+            )
+    if spec.teacher is not None and spec.teacher.tokenizer is not None:
+        yield (
+            "the teacher has another tokenizer (teacher.tokenizer): student and teacher are compared where both "
+            "tokenize alike, given the tokens that both have; nothing is said of other tokens (metrics aligned, "
+            "aligned_student_mass, aligned_teacher_mass)"
+        )
+        if method.objective.route == "log_ratio" and method.credit.discount > 0.0:
+            yield (
+                "tokens that are not aligned (teacher.tokenizer) have no log-ratio, so credit over time "
+                f"(credit.estimator '{method.credit.estimator}') sums over the others only"
             )
     if any(voice.places & {"answer", "demonstration", "solution"} for _, voice in spec.voices()):
         yield (

@@ -29,6 +29,22 @@ class SelfTeacher(Spec):
     )
 
 
+class TeacherTokenizer(Spec):
+    """The teacher has another tokenizer than the student: it reads the student's text in its own tokens."""
+
+    align: Literal["exact"] = Field(
+        "exact",
+        description="exact = a token of the student is compared where one token of the teacher has the same bytes at "
+        "the same place, over the tokens that both have; other tokens get no feedback.",
+    )
+    min_aligned: float = Field(
+        0.5,
+        gt=0.0,
+        le=1.0,
+        description="The job ends at its start where a smaller share of the first batch's tokens is aligned.",
+    )
+
+
 class Voice(Spec):
     """One teacher: a model, or the student itself."""
 
@@ -119,6 +135,9 @@ class TeacherSpec(Voice):
         pattern=r"^[a-z0-9][a-z0-9-]{0,63}$",
         description="A teacher server that the operator of the service has registered, by its name there.",
     )
+    tokenizer: TeacherTokenizer | None = Field(
+        None, description="For a model with another tokenizer; null = it must have the student's."
+    )
 
     def _check_sources(self) -> None:
         sources = (self.model, self.self_, self.mixture, self.endpoint)
@@ -129,6 +148,8 @@ class TeacherSpec(Voice):
             )
         if self.mixture is not None and self.context is not None:
             raise ValueError("a mixture has a context for each of its parts, none of its own")
+        if self.tokenizer is not None and self.model is None:
+            raise ValueError("tokenizer is only for a model: the student, a mixture or a server has the student's")
 
     def voices(self) -> list[tuple[str, Voice]]:
         """Every teacher with the path of its field in the spec."""

@@ -24,17 +24,20 @@ class Prompts:
         tokenizer: PreTrainedTokenizerBase,
         template: Literal["auto", "chat", "plain"],
         system_prompt: str | None,
+        *,
+        whose: str = "student",
     ) -> None:
         has_template = tokenizer.chat_template is not None
         if template == "chat" and not has_template:
             raise UserError(
-                "task.template: 'chat' needs a chat template, which the student's tokenizer does not have; "
+                f"task.template: 'chat' needs a chat template, which the {whose}'s tokenizer does not have; "
                 "use 'plain' or 'auto'",
                 param="task.template",
             )
         self.tokenizer = tokenizer
         self.chat = has_template if template == "auto" else template == "chat"
         self.system_prompt = system_prompt
+        self._whose = whose
 
     def render(self, prompt: str | Sequence[Mapping[str, Any]]) -> str:
         """The text of one prompt: a string, or (chat only) a list of {role, content} messages. UserError if not."""
@@ -47,7 +50,7 @@ class Prompts:
             if not self.chat:
                 raise UserError(
                     "task.prompt_column: it holds lists of messages, which need a chat template "
-                    "(task.template is 'plain', or the student's tokenizer has none)",
+                    f"(task.template is 'plain', or the {self._whose}'s tokenizer has none)",
                     param="task.prompt_column",
                 )
         if self.system_prompt is not None and messages[0]["role"] != "system":
@@ -56,7 +59,7 @@ class Prompts:
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except TemplateError as error:
             raise UserError(
-                f"task.prompt_column: the student's chat template refuses a prompt ({error})",
+                f"task.prompt_column: the {self._whose}'s chat template refuses a prompt ({error})",
                 param="task.prompt_column",
             ) from error
         assert isinstance(text, str)

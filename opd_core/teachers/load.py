@@ -25,6 +25,7 @@ from opd_core.tasks import Task, check_context
 from opd_core.teachers.remote import RemoteTeacher
 from opd_core.teachers.server import Server
 from opd_core.teachers.teacher import Teacher
+from opd_core.teachers.translator import Translator
 from opd_core.teachers.voice import Voice
 
 
@@ -47,12 +48,15 @@ def load_voices(
         return [], []
     for path, wanted in spec.voices():
         reference = wanted.reference()
-        decay = None
+        decay = translator = None
         if reference is not None:
             lm = load_model(reference, device=device, trainable=False, role=path, dtype=frozen_dtype)
             check_trunk_and_head(lm)
-            check_vocabularies(student, lm)
-            warnings += vocabulary_warnings(student, lm)
+            if spec.teacher is not None and spec.teacher.tokenizer is not None:
+                translator = Translator(student, lm, spec.task, param=f"{path}.tokenizer")
+            else:
+                check_vocabularies(student, lm)
+                warnings += vocabulary_warnings(student, lm)
         else:
             assert wanted.self_ is not None
             lm = _of_the_student(spec, wanted.self_, student, device=device, start=start)
@@ -68,10 +72,12 @@ def load_voices(
                 weight=1.0 if part is None else part.weight,
                 tags=None if part is None or part.tags is None else frozenset(part.tags),
                 decay=decay,
+                translator=translator,
             )
         )
     for voice in voices:  # a later teacher may have had the shorter vocabulary
-        voice.lm.restrict_vocabulary(student.vocab_size)
+        if voice.translator is None:
+            voice.lm.restrict_vocabulary(student.vocab_size)
     return voices, list(dict.fromkeys(warnings))
 
 
@@ -98,10 +104,13 @@ def assemble(spec: JobSpec, voices: Sequence[Voice], task: Task, student: Langua
 
     Raises UserError, or TeacherUnreachable for a server that does not answer.
     """
+    translated = {voice.path: voice for voice in voices if voice.translator is not None}
     for path, wanted in spec.voices():
         if wanted.context is not None:
-            param = f"{path}.context"
-            check_context(task, wanted.context, student.tokenizer, param=param, vocab_size=student.vocab_size)
+            reads, lm = task, student
+            if path in translated:
+                reads, lm = translated[path].task(task), translated[path].lm
+            check_context(reads, wanted.context, lm.tokenizer, param=f"{path}.context", vocab_size=lm.vocab_size)
     teacher = make_teacher(spec, voices, task, student)
     if isinstance(teacher, RemoteTeacher):
         teacher.check(teachers_favourites(spec.method_spec()))

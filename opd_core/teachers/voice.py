@@ -12,6 +12,7 @@ from opd_core.models import LanguageModel, adapter_weights
 from opd_core.rollout import Rollouts
 from opd_core.tasks import Problem, Task
 from opd_core.teachers.local import Scores, score_with_ends
+from opd_core.teachers.translator import Translator
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Voice:
-    """``lm`` may be the student itself (its weights as they are now); with ``decay`` it is a moving average of it."""
+    """``lm`` may be the student itself (its weights as they are now); with ``decay`` it is a moving average of it.
+
+    With a ``translator`` it has a tokenizer of its own.
+    """
 
     path: str  # of its field in the spec
     lm: LanguageModel
@@ -41,6 +45,7 @@ class Voice:
     weight: float = 1.0
     tags: frozenset[str] | None = None
     decay: float | None = None
+    translator: Translator | None = None
 
     def speaks_for(self, problem: Problem) -> bool:
         """Whether this teacher is asked about a problem."""
@@ -48,16 +53,23 @@ class Voice:
 
     def encode(self, task: Task, problem: Problem, solution: str | None = None) -> list[int]:
         """What it reads before the completion."""
-        return read_by(task, problem, self.context, solution)
+        return read_by(self.task(task), problem, self.context, solution)
+
+    def task(self, task: Task) -> Task:
+        """The task as it reads it."""
+        return task if self.translator is None else self.translator.task(task)
 
     def score(self, asked: Asked, task: Task, *, micro_tokens: int) -> tuple[Scores, int]:
         """Its distributions on the student's completions, and the number of tokens that it read."""
-        rollouts = asked.rollouts
-        if self.context is not None:
+        rollouts, prompts = asked.rollouts, []
+        if self.context is not None or self.translator is not None:
             prompts = [
                 self.encode(task, problem, solution)
                 for problem, solution in zip(asked.problems, asked.solutions, strict=True)
             ]
+        if self.translator is not None:
+            return self.translator.score(prompts, rollouts.completions(), micro_tokens=micro_tokens)
+        if self.context is not None:
             rollouts = rollouts.after(prompts, self.lm.pad_id)
         read = int(rollouts.mask.sum()) + int(rollouts.prompt_mask.sum())
         return score_with_ends(self.lm, rollouts, micro_tokens=micro_tokens), read

@@ -53,6 +53,14 @@ def gap_recovered(before: float | None, after: float | None, teacher: float | No
     return (after - before) / (teacher - before)
 
 
+def _tokenizer(spec: JobSpec, tally: Tally) -> dict[str, Any] | None:
+    """How a teacher with another tokenizer was aligned; None where it has the student's."""
+    if spec.teacher is None or spec.teacher.tokenizer is None:
+        return None
+    realised = {f"aligned{name}": mean for name, mean in tally.means("aligned").items()}
+    return {**spec.teacher.tokenizer.model_dump(), "realised": realised}
+
+
 def _checklist(
     spec: JobSpec, recipe: Recipe, budget: Budget, models: dict[str, Any], task: dict[str, Any], tally: Tally
 ) -> dict[str, Any]:
@@ -76,6 +84,7 @@ def _checklist(
             "replay": None if rollout.replay is None else rollout.replay.model_dump(),
             "realised": tally.means("rows_"),
         },
+        "tokenizer": _tokenizer(spec, tally),
         "objective": {"formula": recipe.formula, "citation": recipe.citation, **method["objective"]},
         "support": {**method["support"], "realised": tally.means("support_")},
         "shaping": method["shaping"],

@@ -35,7 +35,8 @@ from opd_core.models import (
     token_texts,
 )
 from opd_core.objective.plan import PlanState
-from opd_core.objective.targets import HiddenTarget
+from opd_core.objective.shared import TranslatedTarget
+from opd_core.objective.targets import HiddenTarget, Target
 from opd_core.recipes import Recipe, load, resolve
 from opd_core.rollout import completion_hidden
 from opd_core.runs import profiles, records
@@ -342,11 +343,13 @@ class _Run:
             )
             rollouts = written.rollouts
             head = t.module.head
+            told = t.teacher.score(ask(t, written), micro_tokens=t.micro_tokens).scores.rows
+            self._check_aligned(told)
             found = self_check(
                 t.method,
                 rollouts,
                 HiddenTarget(completion_hidden(t.module.trunk, rollouts), head),
-                t.teacher.score(ask(t, written), micro_tokens=t.micro_tokens).scores.rows,
+                told,
                 eos_ids=t.student.eos_ids,
                 special_ids=special_ids(t.student),
             )
@@ -378,6 +381,30 @@ class _Run:
                 **self.self_check,
             )
         )
+
+    def _check_aligned(self, told: Target) -> None:
+        """Of the first batch, enough must be in the words of a teacher with another tokenizer. Raises UserError."""
+        if not isinstance(told, TranslatedTarget):
+            return
+        aligned, least = float(told.shared.rows.float().mean()), self._least_aligned
+        tokens = int((~told.shared.absent).sum())
+        sentence = (
+            f"{aligned:.1%} of the first batch's tokens are aligned with the teacher's, which has {tokens:,} of the "
+            f"student's {len(told.shared.absent):,} tokens"
+        )
+        if aligned < least:
+            raise UserError(
+                f"teacher.tokenizer.min_aligned: {least:g} is not reached: {sentence}; choose a teacher whose "
+                "tokenizer is closer to the student's, or accept less",
+                param="teacher.tokenizer.min_aligned",
+                code="tokenizers_too_different",
+            )
+        self.emit(messages.event("aligned", sentence, aligned=aligned, shared_tokens=tokens))
+
+    @property
+    def _least_aligned(self) -> float:
+        teacher = self.spec.teacher
+        return 0.0 if teacher is None or teacher.tokenizer is None else teacher.tokenizer.min_aligned
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -435,6 +462,11 @@ class _Run:
         self.emit({"type": "metrics", "step": step, "values": values})
 
     def _watch(self, step: int, metrics: dict[str, float]) -> None:
+        if metrics.get("aligned", 1.0) < self._least_aligned:
+            self._warn(
+                "teacher.tokenizer.min_aligned: fewer of the student's tokens are aligned with the teacher's than that "
+                "in some steps (metric aligned): most of what it writes there gets no feedback"
+            )
         self.health, found = health.observe(
             self.health, step, length_mean=metrics["length_mean"], truncated=metrics["truncated"]
         )
@@ -529,8 +561,9 @@ class _Run:
         problems = self.spec.telemetry.recovery_problems
         if not problems or not t.teacher.voices:  # a server only scores
             return {}
-        helper = max(t.teacher.voices, key=lambda voice: voice.weight).lm  # it takes over, reading the bare prompt
-        if helper is t.student:
+        heaviest = max(t.teacher.voices, key=lambda voice: voice.weight)
+        helper = heaviest.lm  # it takes over, reading the bare prompt
+        if helper is t.student or heaviest.translator is not None:  # it could not go on within the student's tokens
             return {}
         with t.budget.phase("evaluation"), t.autocast:
             found = recovery(
@@ -723,6 +756,7 @@ def _arrangement(voice: Voice) -> dict[str, Any]:
         "decay": voice.decay,
         "weight": None if voice.weight == 1.0 else voice.weight,
         "tags": None if voice.tags is None else sorted(voice.tags),
+        "shared_tokens": None if voice.translator is None else voice.translator.shared_tokens,
     }
     return {name: value for name, value in told.items() if value is not None}
 

@@ -44,6 +44,7 @@ from opd_core.training.states import DATA, ORIGINS, STUDENT, TEACHER, Writer, Wr
 from opd_core.training.student_step import StudentStep
 from opd_core.training.update import Losses, Update
 
+_BOTH = ("student", "teacher")
 _GATES = 0x6A7E  # sets the random gates' numbers apart from other uses of (seed, step)
 
 
@@ -336,9 +337,21 @@ def _voices(t: Trainer, update: Update, written: Written, scored: Scored) -> dic
     return found
 
 
+def _alignment(update: Update) -> dict[str, float]:
+    """How much of the step a teacher with another tokenizer speaks of; nothing where it has the student's."""
+    shared, mass = update.feedback.shared, update.feedback.shared_mass
+    if shared is None or mass is None:
+        return {}
+    found = {"aligned": float(shared.rows.float().mean())}
+    if bool(shared.rows.any()):
+        found |= {f"aligned_{who}_mass": float(m[shared.rows].mean()) for who, m in zip(_BOTH, mass, strict=True)}
+    return found
+
+
 def _metrics(update: Update, *, losses: Losses, norms: dict[str, float], texts: list[Text]) -> dict[str, float]:
     feedback, rollouts = update.feedback, update.rollouts
-    mask = rollouts.mask
+    # Of tokens that the teacher says nothing about, the numbers would say that both agree.
+    mask = feedback.heard if bool(feedback.heard.any()) else rollouts.mask
     log_ratio = feedback.log_ratio[mask]
     metrics = {
         "loss": losses.student,
@@ -352,6 +365,7 @@ def _metrics(update: Update, *, losses: Losses, norms: dict[str, float], texts: 
         "truncated": float(rollouts.truncated.float().mean()),
         **norms,
         **update.plan.statistics,
+        **_alignment(update),
     }
     if update.plan.critic is not None:
         metrics["critic_loss"] = losses.critic

@@ -1,10 +1,12 @@
-"""Means over the run of what was really done: budgets of gates, routes, supports, importance, critic, who wrote."""
+"""Means over the run of what was really done: budgets of gates, routes, supports, importance, critic, who wrote, what
+was aligned.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-_KINDS = ("gate_", "route_", "support_", "importance_", "critic_", "rows_")
+_KINDS = ("gate_", "route_", "support_", "importance_", "critic_", "rows_", "aligned")
 
 
 class Tally:

@@ -59,7 +59,7 @@ def try_prompt(files: RunFiles, spec: JobSpec, request: dict[str, Any], emit: Em
     emit(messages.phase("the student writes"))
     rollouts = _write(loaded.student, ids, request)
     emit(messages.phase("the teacher scores"))
-    row = _record(spec, loaded, rollouts, text)
+    row = _record(spec, loaded, rollouts, request["prompt"], text)
     method = spec.method_spec()
     known = Known(
         sequences=1,
@@ -187,7 +187,7 @@ def _write(student: LanguageModel, ids: list[int], request: dict[str, Any]) -> R
     )
 
 
-def _record(spec: JobSpec, loaded: _Loaded, rollouts: Rollouts, text: str) -> dict[str, Any]:
+def _record(spec: JobSpec, loaded: _Loaded, rollouts: Rollouts, prompt: str, text: str) -> dict[str, Any]:
     method, student = spec.method_spec(), loaded.student
     device = rollouts.tokens.device
     reference = None
@@ -202,7 +202,7 @@ def _record(spec: JobSpec, loaded: _Loaded, rollouts: Rollouts, text: str) -> di
         critic_ready=method.credit.estimator != "gae" or loaded.step >= method.credit.critic.warmup_steps,
     )
     # A prompt of the user's own has no answer: a teacher with a context reads the bare prompt.
-    asked = Asked(rollouts, [Problem(-1, text, None)], [None])
+    asked = Asked(rollouts, [Problem(-1, text, None, raw=prompt)], [None])
     update = Update(
         method=method,
         module=StudentStep(student.trunk, student.head, loaded.critic),

@@ -36,6 +36,11 @@ def job(**changes) -> JobSpec:
         ({"mixture": [{"model": "demo/teacher"}, {"self": {}, "weight": 0.0}]}, "greater than 0"),
         ({"mixture": [{"model": "a/b"}, {"model": "c/d"}], "context": "{prompt}"}, "none of its own"),
         ({"model": "/models/../secret"}, "without '..'"),
+        ({"self": {}, "tokenizer": {}}, "tokenizer is only for a model"),
+        ({"endpoint": "big", "tokenizer": {}}, "tokenizer is only for a model"),
+        ({"model": "a/b", "tokenizer": {"min_aligned": 0.0}}, "greater than 0"),
+        ({"model": "a/b", "tokenizer": {"align": "sorted"}}, "'exact'"),
+        ({"mixture": [{"model": "a/b", "tokenizer": {}}, {"self": {}}]}, "there is no such field"),
     ],
 )
 def test_a_teacher_that_cannot_be_is_refused_with_the_reason(teacher, said):
@@ -129,3 +134,28 @@ def test_every_model_is_listed_with_its_field():
         ("teacher.mixture.0.model", "a/b"),
         ("teacher.mixture.2.model", "/models/c"),
     ]
+
+
+OTHER = {"teacher": {"model": "demo/teacher", "tokenizer": {}}}
+
+
+@pytest.mark.parametrize(
+    ("rollout", "param"),
+    [
+        ({"written_by": {"student": 0.5, "teacher": 0.5}}, "rollout"),
+        ({"teacher_mix": 0.2}, "rollout"),
+        ({"prefix": {"of": "data", "share": 0.5, "until": 1.0}}, "rollout.prefix"),
+    ],
+)
+def test_a_teacher_with_another_tokenizer_writes_nothing(rollout, param):
+    with pytest.raises(UserError, match=r"teacher\.tokenizer") as raised:
+        resolve(job(rollout=rollout, recipe="forward-kl", **OTHER))
+    assert raised.value.param == param
+
+
+def test_what_a_teacher_with_another_tokenizer_cannot_say_is_warned_of():
+    for recipe, over_time in (("forward-kl", False), ("vopd", False), ("return-to-go", True), ("gae-opd", True)):
+        said = " ".join(resolve(job(recipe=recipe, **OTHER)).warnings())
+        assert "student and teacher are compared where both tokenize alike" in said
+        assert ("credit over time" in said) == over_time
+        assert "tokenize alike" not in " ".join(resolve(job(recipe=recipe)).warnings())
