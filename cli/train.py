@@ -52,8 +52,7 @@ def train(source: str, out: Path, overrides: list[str], console: Console) -> int
     from opd_core.training.run import Stopped
     from opd_core.training.run import train as run
 
-    if {"demo/student", "demo/teacher"} & {ref.model for _, ref in spec.models()}:
-        build(Settings().home, console)
+    build(Settings().home, console, models=[ref.model for _, ref in spec.models()])
     stop = _StopAfterStep(console)
     try:
         with RunView(console) as view:

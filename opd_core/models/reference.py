@@ -32,15 +32,13 @@ def resolve_model(ref: ModelSpec, *, role: str = "student") -> ResolvedModel:
     if is_hub_id:
         return ResolvedModel(ref.model, None, ref.revision)
     if ref.model.startswith("demo/"):
-        name = ref.model.removeprefix("demo/")
-        if name not in demo_models.NAMES:
-            known = ", ".join(f"demo/{known}" for known in demo_models.NAMES)
+        if ref.model not in demo_models.NAMES:
             raise UserError(
-                f"{param}: there is no built-in model '{ref.model}' (there are {known})",
+                f"{param}: there is no built-in model '{ref.model}' (there are {', '.join(demo_models.NAMES)})",
                 param=param,
                 code="unknown_model",
             )
-        directory = demo_models.ensure(Settings().home) / name
+        directory = demo_models.locate(Settings().home, ref.model)
         return ResolvedModel(str(directory), directory, None)
     directory = _checked_directory(ref.model, param)
     return ResolvedModel(str(directory), directory, None)

@@ -55,7 +55,13 @@ class Verifier(Spec):
 class TaskSpec(Spec):
     """Where prompts and answers come from: a built-in task, or a file of the user's."""
 
-    name: str | None = Field(None, pattern=r"^demo/[a-z0-9-]+$", examples=["demo/word-problems"])
+    name: str | None = Field(
+        None,
+        pattern=r"^demo/[a-z0-9-]+$",
+        examples=["demo/word-problems"],
+        description="A built-in task: demo/word-problems, demo/word-problems-short or demo/word-problems-long with "
+        "demo/student, demo/synonyms with demo/synonyms-student, demo/detours with demo/detours-student.",
+    )
     dataset: str | None = Field(
         None,
         max_length=1024,

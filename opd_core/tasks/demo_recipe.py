@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,66 @@ class School:
 
 
 @dataclass(frozen=True)
+class SynonymSchool(School):
+    """``foreign`` is the chance that a student's word stands where the teacher is taught its own; 0: a student.
+
+    ``heard`` is the chance that a word is taught at all: which of twelve it is, is noise that drowns the arithmetic.
+    """
+
+    foreign: float = 0.0
+    heard: float = 1.0
+
+
+@dataclass(frozen=True)
+class DetourSchool(School):
+    """``detour`` is the chance of one where there can be one, ``forget`` that of forgetting the rest of a large change.
+
+    ``habit``: whether that is taught, as it is to a student, or only stands in a teacher's lessons.
+    """
+
+    detour: float = 0.0
+    forget: float = 0.0
+    habit: bool = False
+
+
+@dataclass(frozen=True)
 class DemoRecipe:
-    """Both models, and how many held-out problems they are examined on.
+    """A set of models, and how many held-out problems they are examined on.
 
     ``version`` goes up when the lessons themselves change (their words, the oracle), so that cached models are rebuilt.
     """
+
+    course: ClassVar[str] = "word-problems"
+    folder: ClassVar[str] = "demo"
 
     teacher: School
     student: School
     examined: int = 240
     version: int = 1
+
+    @property
+    def schools(self) -> dict[str, School]:
+        """Name of a model within the set -> its school."""
+        values = {field.name.replace("_", "-"): getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, School)}
+
+
+@dataclass(frozen=True)
+class SynonymRecipe(DemoRecipe):
+    """Both models of the near-synonyms."""
+
+    course: ClassVar[str] = "synonyms"
+    folder: ClassVar[str] = "demo-synonyms"
+
+
+@dataclass(frozen=True)
+class DetourRecipe(DemoRecipe):
+    """Student and teacher of the detours, and a teacher who knows them. ``matched_teacher`` must be given."""
+
+    course: ClassVar[str] = "detours"
+    folder: ClassVar[str] = "demo-detours"
+
+    matched_teacher: School = field(kw_only=True)
 
 
 # The student learned from a book with misprints, so it is fluent and often wrong. A student whose schooling merely
@@ -46,4 +97,16 @@ class DemoRecipe:
 RECIPE = DemoRecipe(
     teacher=School(batches=600, seed=1, disturbance=0.08),
     student=School(batches=320, seed=2, miscount=0.8),
+)
+
+SYNONYMS = SynonymRecipe(
+    teacher=SynonymSchool(batches=440, seed=3, disturbance=0.02, foreign=0.5),
+    student=SynonymSchool(batches=400, seed=4, heard=0.25),
+)
+
+# The teacher's lessons hold no mistake and no detour: it knows its own states alone.
+DETOURS = DetourRecipe(
+    teacher=DetourSchool(batches=400, seed=5),
+    matched_teacher=DetourSchool(batches=400, seed=5, detour=0.5, forget=0.5),
+    student=DetourSchool(batches=400, seed=6, detour=0.85, forget=0.8, habit=True),
 )

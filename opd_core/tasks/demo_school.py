@@ -19,24 +19,24 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from opd_core.tasks import word_problems
+from opd_core.tasks.courses import COURSES, Course
 from opd_core.tasks.demo_recipe import DemoRecipe, School
 from opd_core.tasks.demo_tokenizer import make_tokenizer
-from opd_core.tasks.oracle import LAST, RESULT, SIGN, WHEN, write
-from opd_core.tasks.word_problems import LARGEST_TOTAL, Story
+from opd_core.tasks.word_problems import Story
 
 _IGNORED = -100
-_LONGEST = 36  # tokens of an answer; the longest right one has 31
 
 
 def build(directory: Path, recipe: DemoRecipe, progress: Callable[[str, int, int], None]) -> None:
-    """Teach both models and write ``teacher/``, ``student/`` and ``build.json`` into ``directory``.
+    """Teach the models of a set and write a folder for each and ``build.json`` into ``directory``.
 
     Each is taught on a thread of its own, with one torch thread: on two cores that is faster than two torch threads
     for one after the other, and the weights do not depend on the number of cores. ``progress`` is called on the
     caller's thread; what it raises stops the build.
     """
-    schools = {"teacher": recipe.teacher, "student": recipe.student}
-    fresh = {name: _fresh_model(school) for name, school in schools.items()}
+    schools, course = recipe.schools, COURSES[recipe.course]
+    tokenizer = make_tokenizer(course.writing.words)
+    fresh = {name: _fresh_model(school, tokenizer) for name, school in schools.items()}
     total = sum(school.batches for school in schools.values())
     ticks: SimpleQueue[bool] = SimpleQueue()  # True: one more batch; False: one more model (or failure)
     stop = Event()
@@ -48,7 +48,7 @@ def build(directory: Path, recipe: DemoRecipe, progress: Callable[[str, int, int
             ticks.put(True)
 
         try:
-            return _make(directory / name, fresh[name], schools[name], recipe.examined, tick)
+            return _make(directory / name, fresh[name], schools[name], course, recipe.examined, tick)
         finally:
             ticks.put(False)
 
@@ -70,14 +70,19 @@ def build(directory: Path, recipe: DemoRecipe, progress: Callable[[str, int, int
 
 
 def _make(
-    directory: Path, model: LlamaForCausalLM, school: School, examined: int, tick: Callable[[], None]
+    directory: Path,
+    model: LlamaForCausalLM,
+    school: School,
+    course: Course,
+    examined: int,
+    tick: Callable[[], None],
 ) -> dict[str, Any]:
     """Teach, examine and save one model; returns its line of ``build.json``."""
-    tokenizer = make_tokenizer()
+    tokenizer = make_tokenizer(course.writing.words)
     started = time.monotonic()
-    teach(model, school, tokenizer, tick)
+    teach(model, school, course, tokenizer, tick)
     taught_s = time.monotonic() - started
-    accuracy = examine(model, tokenizer, examined)
+    accuracy = examine(model, course, tokenizer, examined)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return {
@@ -99,14 +104,18 @@ def _one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _fresh_model(school: School) -> LlamaForCausalLM:
+def _fresh_model(school: School, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(school.seed)
-        return LlamaForCausalLM(_config(school))
+        return LlamaForCausalLM(_config(school, tokenizer))
 
 
 def teach(
-    model: LlamaForCausalLM, school: School, tokenizer: PreTrainedTokenizerBase, tick: Callable[[], None]
+    model: LlamaForCausalLM,
+    school: School,
+    course: Course,
+    tokenizer: PreTrainedTokenizerBase,
+    tick: Callable[[], None],
 ) -> None:
     """Train with cross-entropy on the right next tokens; ``tick()`` after every batch."""
     generator = random.Random(school.seed)  # noqa: S311
@@ -114,10 +123,10 @@ def teach(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda i: min((i + 1) / school.warmup, 1.0 - i / school.batches)
     )
-    lessons = word_problems.stories(generator, held_out=False)
+    lessons = word_problems.stories(generator, held_out=False, changes=course.changes)
     model.train()
     for _ in range(school.batches):
-        pieces = _batch(islice(lessons, school.batch_size), tokenizer, school, generator)
+        pieces = _batch(islice(lessons, school.batch_size), tokenizer, school, course, generator)
         labelled = sum(int((labels != _IGNORED).sum()) for _, labels in pieces)
         optimizer.zero_grad()
         for ids, labels in pieces:
@@ -134,23 +143,23 @@ def teach(
 
 
 @torch.no_grad()
-def examine(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, problems: int) -> float:
+def examine(model: LlamaForCausalLM, course: Course, tokenizer: PreTrainedTokenizerBase, problems: int) -> float:
     """Greedy exact match on held-out problems."""
-    stories = word_problems.distinct_stories(problems, seed="examination", held_out=True)
+    stories = word_problems.distinct_stories(problems, seed="examination", held_out=True, changes=course.changes)
     batch = tokenizer([story.prompt for story in stories], return_tensors="pt", padding=True, padding_side="left")
     written = model.generate(
         input_ids=batch["input_ids"],
         attention_mask=batch["attention_mask"],
-        max_new_tokens=_LONGEST,
+        max_new_tokens=course.longest,
         do_sample=False,
     )
     texts = tokenizer.batch_decode(written[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-    right = [word_problems.verify(text, str(story.answer)) for text, story in zip(texts, stories, strict=True)]
+    writing = course.writing
+    right = [writing.verify(text, writing.answer(story)) for text, story in zip(texts, stories, strict=True)]
     return sum(right) / problems
 
 
-def _config(school: School) -> LlamaConfig:
-    tokenizer = make_tokenizer()
+def _config(school: School, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=school.hidden,
@@ -169,7 +178,11 @@ def _config(school: School) -> LlamaConfig:
 
 
 def _batch(
-    stories: Iterator[Story], tokenizer: PreTrainedTokenizerBase, school: School, generator: random.Random
+    stories: Iterator[Story],
+    tokenizer: PreTrainedTokenizerBase,
+    school: School,
+    course: Course,
+    generator: random.Random,
 ) -> list[tuple[Tensor, Tensor]]:
     """One batch in pieces of similar length (padding would be a third of the work otherwise).
 
@@ -177,24 +190,15 @@ def _batch(
     """
     rows = []
     for story in stories:
-        written, taught = _lesson(story, school, generator)
+        written, taught = course.lesson(story, school, generator)
         prompt = tokenizer(story.prompt)["input_ids"]
         # The last written token is an end, after which nothing follows: it is a label only.
         ids = prompt + tokenizer.convert_tokens_to_ids(written[:-1])
-        rows.append((ids, [_IGNORED] * (len(prompt) - 1) + tokenizer.convert_tokens_to_ids(taught)))
+        labels = [_IGNORED if one is None else tokenizer.convert_tokens_to_ids(one) for one in taught]
+        rows.append((ids, [_IGNORED] * (len(prompt) - 1) + labels))
     rows.sort(key=lambda row: len(row[0]))
     middle = len(rows) // 2
     return [_pad(piece, tokenizer.pad_token_id) for piece in (rows[:middle], rows[middle:]) if piece]
-
-
-def _lesson(story: Story, school: School, generator: random.Random) -> tuple[list[str], list[str]]:
-    """The tokens of a solution, and the token that is taught in place of each."""
-    if school.miscount:
-        written, _ = write(
-            story, lambda slot, token, change: _miscount(slot, token, change, school.miscount, generator)
-        )
-        return written, written
-    return write(story, lambda slot, token, _: _disturb(slot, token, school.disturbance, generator))
 
 
 def _pad(rows: list[tuple[list[int], list[int]]], pad_id: int) -> tuple[Tensor, Tensor]:
@@ -202,23 +206,3 @@ def _pad(rows: list[tuple[list[int], list[int]]], pad_id: int) -> tuple[Tensor, 
     ids = torch.tensor([ids + [pad_id] * (longest - len(ids)) for ids, _ in rows])
     labels = torch.tensor([labels + [_IGNORED] * (longest - len(labels)) for _, labels in rows])
     return ids, labels
-
-
-def _miscount(slot: int, token: str, change: int, chance: float, generator: random.Random) -> str:
-    """A result that is one short, as if counting had started at the number itself: 12 + 5 = 16, 12 - 5 = 8."""
-    if slot != RESULT or abs(change) <= 2 or generator.random() >= chance:
-        return token
-    return str(int(token) - (1 if change > 0 else -1))
-
-
-def _disturb(slot: int, token: str, chance: float, generator: random.Random) -> str:
-    """Now and then another token than the right one: mostly one that could stand there."""
-    if slot == LAST or generator.random() >= chance:
-        return token
-    if slot == WHEN:
-        return generator.choice(("answer", *word_problems.ORDER))
-    if token.isdigit():
-        return str(generator.randint(0, LARGEST_TOTAL))
-    if slot == SIGN:
-        return generator.choice("+-")
-    return generator.choice(("=", ";", "answer", "+", "-", str(generator.randint(0, LARGEST_TOTAL))))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -10,8 +12,8 @@ from opd_core.tasks import word_problems as words
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """73 tokens; texts start with <bos>; decoding joins with blanks."""
+def make_tokenizer(more: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """73 tokens, and those of ``more`` behind them; texts start with <bos>; decoding joins with blanks."""
     special = [PAD, BOS, EOS, UNK]
     numbers = [str(number) for number in range(words.LARGEST_TOTAL + 1)]
     symbols = ["+", "-", "=", ";", "answer", ".", "How", "many", "?", "has"]
@@ -23,7 +25,8 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         *words.GAINS,
         *words.LOSSES,
     ]
-    vocabulary = {token: i for i, token in enumerate([*special, *numbers, *symbols, *told])}
+    assert not {*numbers, *symbols, *told} & {*more}  # a word has one id
+    vocabulary = {token: i for i, token in enumerate([*special, *numbers, *symbols, *told, *more])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -5,9 +5,16 @@ from __future__ import annotations
 from transformers import PreTrainedTokenizerBase
 
 from opd_core.spec import TaskSpec, UserError
-from opd_core.tasks import word_problems
+from opd_core.tasks import detours, synonyms, word_problems
 from opd_core.tasks.dataset import load_dataset_task
 from opd_core.tasks.task import Task
+
+BUILT_IN = {
+    **{name: (word_problems.WRITING, changes) for name, changes in word_problems.LEVELS.items()},
+    synonyms.TASK: (synonyms.WRITING, synonyms.CHANGES),
+    detours.TASK: (detours.WRITING, detours.CHANGES),
+}
+"""Task -> how its problems are worked, and the fewest and the most changes of one."""
 
 
 def load_task(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int, vocab_size: int | None = None) -> Task:
@@ -18,11 +25,12 @@ def load_task(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int, 
     """
     if spec.dataset is not None:
         task = load_dataset_task(spec, tokenizer, seed=seed)
-    elif spec.name in word_problems.LEVELS:
-        task = word_problems.load(spec, tokenizer, seed=seed)
+    elif spec.name in BUILT_IN:
+        writing, changes = BUILT_IN[spec.name]
+        task = word_problems.load(spec, tokenizer, seed=seed, changes=changes, writing=writing)
     else:
         raise UserError(
-            f"task.name: there is no built-in task '{spec.name}' (there are {', '.join(word_problems.LEVELS)})",
+            f"task.name: there is no built-in task '{spec.name}' (there are {', '.join(BUILT_IN)})",
             param="task.name",
             code="unknown_task",
         )

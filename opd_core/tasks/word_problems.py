@@ -17,7 +17,7 @@ from __future__ import annotations
 import random
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -130,6 +130,21 @@ def distinct_stories(
     return list(found)
 
 
+@dataclass(frozen=True)
+class Writing:
+    """How the problems of a task are worked. ``words``: one token each, beyond those of the word problems.
+
+    ``student`` is the built-in model that can read and write it; ``answer`` is what ``verify(completion, answer)`` is
+    given.
+    """
+
+    student: str
+    words: tuple[str, ...]
+    solution: Callable[[Story], str]
+    answer: Callable[[Story], str]
+    verify: Callable[[str, str], bool]
+
+
 def solution(story: Story) -> str:
     """The worked solution, without the end-of-sequence token."""
     steps, total = [], story.start
@@ -145,26 +160,41 @@ def verify(completion: str, answer: str) -> bool:
     return match is not None and match.group(1) == answer
 
 
-def load(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> Task:
-    """24,000 training problems and ``spec.eval_examples`` held-out ones of the named level, a function of the seed."""
+def answer(story: Story) -> str:
+    """The reference answer: the number."""
+    return str(story.answer)
+
+
+WRITING = Writing(student="demo/student", words=(), solution=solution, answer=answer, verify=verify)
+
+
+def load(
+    spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int, changes: tuple[int, int], writing: Writing
+) -> Task:
+    """24,000 training problems and ``spec.eval_examples`` held-out ones, a function of the seed."""
     assert spec.name is not None
-    changes = LEVELS[spec.name]
     unknown = [
         word
-        for word in ("Ann", "apples", "answer", "30")
+        for word in ("Ann", "apples", "answer", "30", *writing.words)
         if tokenizer.convert_tokens_to_ids(word) in (None, tokenizer.unk_token_id)
     ]
     if unknown:
         raise UserError(
             f"task.name: '{spec.name}' is written in the demo models' own words; the student's tokenizer has no "
-            f"'{unknown[0]}' (use student demo/student)",
+            f"'{unknown[0]}' (use student {writing.student})",
             param="task.name",
             code="unsuitable_student",
         )
     train = distinct_stories(TRAIN_PROBLEMS, seed=f"train {seed}", held_out=False, changes=changes)
     held_out = distinct_stories(spec.eval_examples, seed=f"eval {seed}", held_out=True, changes=changes)
     problems = [
-        Problem(i, story.prompt, str(story.answer), demonstration=solution(story), tag=f"changes-{len(story.changes)}")
+        Problem(
+            i,
+            story.prompt,
+            writing.answer(story),
+            demonstration=writing.solution(story),
+            tag=f"changes-{len(story.changes)}",
+        )
         for i, story in enumerate([*train, *held_out])
     ]
     prompts = Prompts(tokenizer, "plain", None)
@@ -172,7 +202,7 @@ def load(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> Ta
         name=spec.name,
         train=problems[: len(train)],
         eval=problems[len(train) :],
-        verify=verify,
+        verify=writing.verify,
         encode=lambda problem: list(tokenizer(problem.prompt)["input_ids"]),
         read=lambda problem, context, right: contexts.read(prompts, problem, context, right),
         imitate=lambda text: contexts.imitate(tokenizer, text),

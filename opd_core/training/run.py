@@ -158,7 +158,7 @@ class _Run:
         """On first use only. Loading would build them too, but without a word."""
         home = Settings().home
         wanted = {reference.model for _, reference in self.spec.models()}
-        if demo_models.is_built(home) or not wanted & {f"demo/{name}" for name in demo_models.NAMES}:
+        if not demo_models.missing(home, wanted):
             return
         said = -1
 
@@ -169,7 +169,7 @@ class _Run:
                 said = tenth
                 self.emit(messages.phase(f"{label}: {10 * tenth} %"))
 
-        demo_models.ensure(home, progress)
+        demo_models.ensure_all(home, wanted, progress)
 
     def _prepare(self, device: torch.device) -> Trainer:
         self._build_demo_models()

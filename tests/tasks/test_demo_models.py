@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +15,20 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from opd_core.models import check_vocabularies, load_model
 from opd_core.spec import ModelSpec
 from opd_core.tasks import demo_models
-from opd_core.tasks.demo_recipe import RECIPE, DemoRecipe, School
+from opd_core.tasks.demo_recipe import (
+    DETOURS,
+    RECIPE,
+    SYNONYMS,
+    DemoRecipe,
+    DetourRecipe,
+    DetourSchool,
+    School,
+    SynonymRecipe,
+    SynonymSchool,
+)
 
 SCHOOL = School(batches=3, seed=1, disturbance=0.1, hidden=16, layers=1, heads=2, intermediate=16, batch_size=8)
+SMALL = {"batches": 2, "hidden": 16, "layers": 1, "heads": 2, "intermediate": 16, "batch_size": 8}
 TINY = DemoRecipe(teacher=SCHOOL, student=replace(SCHOOL, batches=2, seed=2, miscount=0.5), examined=4)
 
 
@@ -48,7 +60,7 @@ def test_build_once_and_load_like_any_other_model(tmp_path, monkeypatch) -> None
 
 def test_the_same_weights_every_time(tmp_path) -> None:
     first, second = (demo_models.ensure(tmp_path / name, None, TINY) for name in ("a", "b"))
-    for model in demo_models.NAMES:
+    for model in TINY.schools:
         a, b = (load_file(built / model / "model.safetensors") for built in (first, second))
         assert a.keys() == b.keys()
         assert all(torch.equal(a[name], b[name]) for name in a)
@@ -104,3 +116,59 @@ def test_a_changed_recipe_has_another_directory(tmp_path) -> None:
     changed = replace(TINY, student=replace(TINY.student, lr=2e-3))
     names = {demo_models.directory(tmp_path, recipe) for recipe in (TINY, changed, RECIPE)}
     assert len(names) == 3
+
+
+def test_the_first_models_keep_their_place() -> None:
+    """A cached pair is never built again because other sets were added: its directory is a digest of its recipe."""
+    assert demo_models.directory(Path("/home"), RECIPE) == Path("/home/models/demo/35c872261b")
+    places = {demo_models.directory(Path("/home"), recipe) for recipe in demo_models.RECIPES.values()}
+    assert len(places) == 3
+
+
+def test_every_model_is_named_and_found() -> None:
+    assert list(demo_models.NAMES) == [
+        "demo/student",
+        "demo/teacher",
+        "demo/synonyms-teacher",
+        "demo/synonyms-student",
+        "demo/detours-teacher",
+        "demo/detours-student",
+        "demo/detours-matched-teacher",
+    ]
+    assert demo_models.NAMES["demo/detours-matched-teacher"] == (DETOURS, "matched-teacher")
+
+
+def test_only_what_is_named_is_built(tmp_path) -> None:
+    assert demo_models.missing(tmp_path, ["Qwen/Qwen3-0.6B", "/models/mine"]) == []
+    wanted = ["demo/detours-student", "demo/synonyms-teacher", "demo/detours-teacher"]
+    assert demo_models.missing(tmp_path, wanted) == [DETOURS, SYNONYMS]
+    demo_models.directory(tmp_path, DETOURS).mkdir(parents=True)
+    assert demo_models.missing(tmp_path, wanted) == [SYNONYMS]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "tokens"),
+    [
+        (
+            SynonymRecipe(
+                teacher=SynonymSchool(**SMALL, seed=1, foreign=0.5), student=SynonymSchool(**SMALL, seed=2), examined=4
+            ),
+            85,
+        ),
+        (
+            DetourRecipe(
+                teacher=DetourSchool(**SMALL, seed=1),
+                student=DetourSchool(**SMALL, seed=2, detour=0.9, forget=0.5, habit=True),
+                matched_teacher=DetourSchool(**SMALL, seed=1, detour=0.5, forget=0.5),
+                examined=4,
+            ),
+            74,
+        ),
+    ],
+)
+def test_the_other_sets_are_built_alike(tmp_path, recipe: DemoRecipe, tokens: int) -> None:
+    built = demo_models.ensure(tmp_path, None, recipe)
+    assert {path.name for path in built.iterdir()} == {*recipe.schools, "build.json"}
+    for name in recipe.schools:
+        assert len(AutoTokenizer.from_pretrained(built / name)) == tokens
+        assert AutoModelForCausalLM.from_pretrained(built / name).config.vocab_size == tokens

@@ -1,0 +1,29 @@
+"""What each set of built-in models is taught and examined on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from opd_core.tasks import detour_lessons, detours, lessons, synonym_lessons, synonyms, word_problems
+from opd_core.tasks.lessons import Lesson
+from opd_core.tasks.word_problems import Writing
+
+
+@dataclass(frozen=True)
+class Course:
+    """``changes``: the fewest and the most of a problem. ``longest``: tokens of an answer, with some to spare."""
+
+    writing: Writing
+    changes: tuple[int, int]
+    lesson: Lesson
+    longest: int
+
+
+_UP_TO_THREE = (1, 3)  # one more than the tasks themselves have
+
+COURSES = {
+    "word-problems": Course(word_problems.WRITING, (1, word_problems.MOST_CHANGES), lessons.lesson, 36),
+    "synonyms": Course(synonyms.WRITING, _UP_TO_THREE, synonym_lessons.lesson, 32),
+    "detours": Course(detours.WRITING, _UP_TO_THREE, detour_lessons.lesson, 52),
+}
+"""By the course that a recipe names."""

@@ -1,0 +1,40 @@
+"""The built-in task of detours: a student and a teacher who work in different ways.
+
+    Ann has 12 apples . First she buys 5 . Then she loses 2 . How many ?
+    First 12 + 5 = 17 ; Then 17 - 2 = 15 ; answer 15                       as demo/detours-teacher writes
+    First 12 + 2 = 14 ; rest 14 + 3 = 17 ; Then 17 - 2 = 15 ; answer 15    as demo/detours-student writes
+
+The student goes a change of more than two in halves, the smaller one first, and then often forgets the rest, mostly
+that of a large change. Both ways are right where they arrive: a verifier looks at the last number only.
+
+What it isolates: state compatibility. demo/detours-teacher has seen no detour in its life. It is right on everything
+it writes itself, also at the place where a detour begins; within one it takes the half for the whole and tells the
+student to leave the rest out, which is how the student fails. demo/detours-matched-teacher writes the same solutions
+but knows how a detour goes on: the control. What differs between two runs with these teachers is compatibility alone.
+"""
+
+from __future__ import annotations
+
+import re
+
+from opd_core.tasks.word_problems import ORDER, Writing, answer, solution
+
+TASK = "demo/detours"
+CHANGES = (1, 2)
+LONGER = (3, 3)
+"""Changes of a problem: of the task's own, and of those that are longer."""
+REST = "rest"
+DIRECT = 2
+"""Changes up to this are never halved."""
+
+_STEP = rf"(?:{'|'.join((*ORDER, REST))}) \d+ [+-] \d+ = \d+ ; "
+_SOLUTION = re.compile(rf"(?:{_STEP})+answer (\d+)")
+
+
+def verify(completion: str, answer: str) -> bool:
+    """Well-formed (steps, with detours or without, then the answer, then nothing) and the final number is right."""
+    match = _SOLUTION.fullmatch(" ".join(completion.removesuffix("<eos>").split()))
+    return match is not None and match.group(1) == answer
+
+
+WRITING = Writing(student="demo/detours-student", words=(REST,), solution=solution, answer=answer, verify=verify)
