@@ -17,7 +17,7 @@ class Budget:
     """Cumulative over all steps that count (a step repeated after a crash is counted once).
 
     student_tokens: completion tokens that the student generated for training. teacher_written_tokens: those that the
-    teacher generated (what it writes for ``rollout.prefix`` is not counted). teacher_tokens: tokens that the teachers
+    teacher generated, what it wrote to begin the student's rows included. teacher_tokens: tokens that the teachers
     read to score rows (prompt, context, completion). flops: estimate by 2 per parameter and token forward, 6 for
     forward and backward (embedding look-ups excluded, heads included, attention's quadratic part left out).
     Evaluation is kept apart in eval_tokens and eval_flops.

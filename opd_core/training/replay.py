@@ -121,4 +121,5 @@ def beside(fresh: Written, old: Written | None, pad_id: int) -> Written:
         torch.cat([fresh.origin, old.origin]),
         torch.cat([fresh.age, old.age]),
         [*fresh.begun, *old.begun],
+        fresh.teacher_begun,
     )

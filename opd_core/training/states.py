@@ -30,6 +30,7 @@ class Written:
 
     ``group`` [B] numbers the prompts, ``origin`` [B] says who wrote (STUDENT, TEACHER, DATA), ``age`` [B] how many
     updates ago. ``begun`` are the ids that others wrote before a row's own tokens; they are part of its prompt.
+    ``teacher_begun`` are the tokens that a teacher wrote to begin rows, those that were cut off included.
     """
 
     problems: list[Problem]
@@ -38,6 +39,7 @@ class Written:
     origin: Tensor
     age: Tensor
     begun: list[list[int]]
+    teacher_begun: int = 0
 
     def reorder(self, rows: Tensor) -> Written:
         """The rows at these indices, in that order."""
@@ -49,6 +51,7 @@ class Written:
             self.origin[rows],
             self.age[rows],
             [self.begun[i] for i in order],
+            self.teacher_begun,
         )
 
     def fresh(self) -> Written:
@@ -73,7 +76,7 @@ class Writer:
         repeated = [problem for problem in problems for _ in range(samples)]
         keys = [(problem.id, i % samples) for i, problem in enumerate(repeated)]
         origin = self._origins(step, keys)
-        begun = self._begun(repeated, keys, origin, step, progress)
+        begun, teacher_begun = self._begun(repeated, keys, origin, step, progress)
         rollouts = _by_kind(
             origin,
             {
@@ -85,7 +88,7 @@ class Writer:
         )
         device = rollouts.tokens.device
         group = torch.arange(len(repeated), device=device) // samples
-        return Written(repeated, rollouts, group, origin.to(device), torch.zeros_like(group), begun)
+        return Written(repeated, rollouts, group, origin.to(device), torch.zeros_like(group), begun, teacher_begun)
 
     def _origins(self, step: int, keys: list[tuple[int, int]]) -> Tensor:
         """[B] drawn by the shares of ``written_by``."""
@@ -102,14 +105,14 @@ class Writer:
 
     def _begun(
         self, problems: list[Problem], keys: list[tuple[int, int]], origin: Tensor, step: int, progress: float
-    ) -> list[list[int]]:
-        """The beginnings from which the student's rows go on."""
+    ) -> tuple[list[list[int]], int]:
+        """The beginnings from which the student's rows go on; how many tokens a teacher wrote for them."""
         begun: list[list[int]] = [[] for _ in problems]
         prefix = self.spec.prefix
         share = 0.0 if prefix is None else prefix.share * max(0.0, 1.0 - progress / prefix.until)
         rows = [] if share == 0.0 else (origin == STUDENT).nonzero()[:, 0].tolist()
         if not rows or prefix is None:
-            return begun
+            return begun, 0
         if prefix.of == "data":
             whole = [self._solution(problems[i]) for i in rows]
         else:
@@ -119,7 +122,7 @@ class Writer:
         for i, ids in zip(rows, whole, strict=True):
             # Its end of sequence is never given away: there would be nothing left to write.
             begun[i] = ids[: min(int(share * len(ids)), len(ids) - 1)]
-        return begun
+        return begun, sum(map(len, whole)) if prefix.of == "teacher" else 0
 
     def _by_student(
         self,

@@ -295,14 +295,14 @@ def _spend(t: Trainer, written: Written, scored: Scored, extra_forward: bool) ->
     read, fresh = int(sizes.sum()), written.age == 0
     by_student, by_teacher = (fresh & (written.origin == who) for who in (STUDENT, TEACHER))
     t.budget.student_tokens += int(rollouts.lengths[by_student].sum())
-    t.budget.teacher_written_tokens += int(rollouts.lengths[by_teacher].sum())
+    t.budget.teacher_written_tokens += int(rollouts.lengths[by_teacher].sum()) + written.teacher_begun
     t.budget.teacher_tokens += scored.tokens
     readers = 2 * student if t.reference is not None else 0
     mixing = t.spec.rollout.teacher_mix > 0
     writer = max((voice.lm.flop_parameters for voice in t.teacher.voices), default=0)
     t.budget.flops += (
         2.0 * student * int(sizes[by_student].sum())
-        + 2.0 * writer * int(sizes[by_student | by_teacher if mixing else by_teacher].sum())
+        + 2.0 * writer * (int(sizes[by_student | by_teacher if mixing else by_teacher].sum()) + written.teacher_begun)
         + scored.flops
         + float(read) * (readers + (8 if extra_forward else 6) * student)
     )

@@ -114,6 +114,10 @@ def test_the_student_goes_on_from_a_beginning_that_shrinks(world, of):
         if of == "data":
             whole = task.imitate(problem.demonstration)[:8]
             assert begun == whole[: min(len(whole) // 2, len(whole) - 1)]
+    # What a teacher wrote has to be paid for, the part that was cut off included.
+    given = sum(map(len, written.begun))
+    assert written.teacher_begun > given if of == "teacher" else written.teacher_begun == 0
+    assert written.reorder(torch.arange(2)).teacher_begun == written.teacher_begun
     own = log_probs(world[0], written.rollouts)
     torch.testing.assert_close(written.rollouts.behaviour_logp[written.rollouts.mask], own, atol=2e-5, rtol=0)
 
