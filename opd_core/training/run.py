@@ -29,7 +29,6 @@ from opd_core.models import (
     check_decoding,
     check_trunk_and_head,
     load_student,
-    restore_weights,
     save_model,
     save_student,
     token_texts,
@@ -40,7 +39,7 @@ from opd_core.objective.targets import HiddenTarget, Target
 from opd_core.recipes import Recipe, load, resolve
 from opd_core.rollout import completion_hidden
 from opd_core.runs import profiles, records
-from opd_core.runs.artifacts import START, CorruptArtifact, RunFiles
+from opd_core.runs.artifacts import RunFiles
 from opd_core.runs.settings import Settings
 from opd_core.spec import JobSpec, UserError
 from opd_core.tasks import demo_models, load_task
@@ -57,6 +56,7 @@ from opd_core.training.prompts import PromptOrder
 from opd_core.training.replay import Replay
 from opd_core.training.report import as_markdown, build_report, gap_recovered
 from opd_core.training.schedule import spent
+from opd_core.training.start import take_start
 from opd_core.training.states import Writer, sorted_by_length
 from opd_core.training.step import Step, Trainer, ask, train_step
 from opd_core.training.student_step import StudentStep
@@ -256,25 +256,7 @@ class _Run:
         )
 
     def _start(self, student: LanguageModel) -> None:
-        """With ``from``: another run's weights, which the service has put beside this run when it accepted the job."""
-        if self.spec.from_ is None:
-            return
-        if not self.files.exists(f"{START}/manifest.json"):
-            raise UserError(
-                "from: the run directory has no copy of that checkpoint: submit the job to the service that has it",
-                param="from",
-                code="no_start",
-            )
-        with tempfile.TemporaryDirectory(prefix="opd-start-") as folder:
-            try:
-                self.files.fetch(START, Path(folder))
-            except CorruptArtifact as error:
-                raise UserError(
-                    f"from: this job's copy of that checkpoint is damaged ({error.detail}); submit the job again",
-                    param="from",
-                    code="damaged_start",
-                ) from error
-            restore_weights(student, Path(folder))
+        take_start(self.spec, self.files, student)
 
     def _reference(self, vocab_size: int, device: torch.device) -> LanguageModel:
         """The student as it is before the first update, also when the run goes on from a checkpoint."""

@@ -32,6 +32,7 @@ from opd_core.training.context import feedback_context
 from opd_core.training.evaluation import completions
 from opd_core.training.messages import Emit
 from opd_core.training.schedule import done
+from opd_core.training.start import take_start
 from opd_core.training.student_step import StudentStep
 from opd_core.training.update import Update
 
@@ -59,7 +60,7 @@ def try_prompt(files: RunFiles, spec: JobSpec, request: dict[str, Any], emit: Em
     emit(messages.phase("the student writes"))
     rollouts = _write(loaded.student, ids, request)
     emit(messages.phase("the teacher scores"))
-    row = _record(spec, loaded, rollouts, request["prompt"], text)
+    row = _record(spec, files, loaded, rollouts, request["prompt"], text)
     method = spec.method_spec()
     known = Known(
         sequences=1,
@@ -85,8 +86,13 @@ def try_prompt(files: RunFiles, spec: JobSpec, request: dict[str, Any], emit: Em
 
 def _load(files: RunFiles, spec: JobSpec, wanted: str | None) -> _Loaded:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def begin(lm: LanguageModel) -> None:
+        take_start(spec, files, lm)
+
     student = load_student(spec, device=device, trainable=False)
-    voices, _ = load_voices(spec, student, device=device)
+    begin(student)
+    voices, _ = load_voices(spec, student, device=device, start=begin)
     # A prompt of the user's own has no tag: everybody speaks for it, by weight.
     everybody = [replace(voice, tags=None) for voice in voices]
     teacher = make_teacher(spec, everybody, _prompts_alone(spec, student), student)
@@ -187,12 +193,15 @@ def _write(student: LanguageModel, ids: list[int], request: dict[str, Any]) -> R
     )
 
 
-def _record(spec: JobSpec, loaded: _Loaded, rollouts: Rollouts, prompt: str, text: str) -> dict[str, Any]:
+def _record(
+    spec: JobSpec, files: RunFiles, loaded: _Loaded, rollouts: Rollouts, prompt: str, text: str
+) -> dict[str, Any]:
     method, student = spec.method_spec(), loaded.student
     device = rollouts.tokens.device
     reference = None
     if "reference" in method.needs:
         start = load_student(spec, device=device, trainable=False)
+        take_start(spec, files, start)
         start.restrict_vocabulary(student.vocab_size)
         reference = score_with_ends(start, rollouts, micro_tokens=_MICRO_TOKENS)
     state = PlanState(

@@ -11,7 +11,7 @@ import pytest
 
 from opd_core import recipes
 from opd_core.runs import records
-from opd_core.runs.artifacts import RunFiles
+from opd_core.runs.artifacts import START, RunFiles
 from opd_core.runs.questions import answer_file, material_file
 from opd_core.spec import JobSpec, UserError
 from opd_core.training import checkpoint
@@ -168,3 +168,20 @@ def test_a_prompt_of_ones_own_is_nobodys_in_particular(kind, tiny_spec, tiny_wor
     numbers = answer["row"]["logp_teacher"]
     assert numbers
     assert all(math.isfinite(value) for value in numbers)
+
+
+def test_a_fork_is_tried_from_where_it_began(tiny_spec, tmp_path):
+    """Its student before the first checkpoint, and itself as its teacher, are the other run's student."""
+    first = recipes.resolve(tiny_spec(optimizer={"lr": 0.05, "warmup_steps": 0}))
+    train(first, tmp_path / "first", emit=quiet)
+    fork = recipes.resolve(tiny_spec(**{"from": {"job": "job_1"}}, teacher={"self": {"weights": "initial"}}))
+    files = RunFiles(tmp_path / "fork")
+    name = checkpoint.names(RunFiles(tmp_path / "first"))[0]
+    files.adopt(RunFiles(tmp_path / "first"), f"checkpoints/{name}", START, folder="student")
+    row = try_prompt(files, fork, ASK, quiet)["row"]
+    assert max(map(abs, row["log_ratio"])) < 1e-4
+    at_first = try_prompt(RunFiles(tmp_path / "first"), first, ASK, quiet)["row"]
+    assert row["token_ids"] == at_first["token_ids"]
+    plain = recipes.resolve(tiny_spec())
+    (tmp_path / "plain").mkdir()
+    assert try_prompt(RunFiles(tmp_path / "plain"), plain, ASK, quiet)["row"]["token_ids"] != row["token_ids"]
