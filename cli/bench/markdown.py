@@ -140,13 +140,14 @@ def _side_effects(name: str, task: Json) -> Section:
             number(_mean(one["side"]["repetition"]), 3),
             percent(one["forgotten"]),
             percent(_mean(one["pass_at_k"])),
-            percent(one["out_of_distribution"]),
+            percent(_mean(one["out_of_distribution"])),
         ]
         for arm, one in _trained(task)
     ]
     text = [
         "Answers: greedy, held-out, at the end. Rollouts: mean of the last ten steps. Forgotten: of the problems that "
-        "the student solved before training, the share that it no longer solves."
+        "the student solved before training, the share that it no longer solves. Out of distribution: problems longer "
+        "than any of training, at the end."
     ]
     return Section(f"Side effects: {name}", text, [head, *rows])
 

@@ -11,6 +11,7 @@ AXES = ("student_tokens", "teacher_tokens", "flops", "wall_s")
 _LATE = 10
 """Side effects are means over so many steps at the end: one step is noise."""
 _SIDE = ("length_mean", "truncated", "entropy_student", "repetition", "rollout_accuracy")
+_EXAMINED = ("accuracy", "ood_accuracy")
 _START = ("kl", "overlap", "entropy_student", "entropy_teacher")
 
 
@@ -59,12 +60,12 @@ Series = Mapping[str, Sequence[float | None]]
 
 
 def curve(steps: Sequence[int], series: Series) -> dict[str, list[float | None]]:
-    """The evaluated steps of a run. Nothing was spent before the first step."""
+    """The evaluated steps of a run: ``step``, what was found and what was spent, which is nothing before the first."""
     accuracy = series.get("accuracy", [None] * len(steps))
     places = [place for place, value in enumerate(accuracy) if value is not None]
     found: dict[str, list[float | None]] = {
         "step": [float(steps[place]) for place in places],
-        "accuracy": [accuracy[place] for place in places],
+        **{name: [series[name][place] for place in places] for name in _EXAMINED if name in series},
     }
     for axis in AXES:
         values = series.get(axis)

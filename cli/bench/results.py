@@ -88,7 +88,7 @@ def _arm(plan: Plan, found: Table, name: str, runs: list[Record], common: float 
             for key in ("entropy_student", "length_mean", "truncated", "repetition")
         },
         "pass_at_k": _spread(_passed(record) for record in good),
-        "out_of_distribution": None,
+        "out_of_distribution": _spread(y[-1] for record in good if (y := _known(record, "ood_accuracy"))),
         "sizes": _by_key(record.sizes for record in good),
         "spent": _spent(good),
         "warnings": sorted({warning for record in good if record.report for warning in record.report["warnings"]}),

@@ -93,6 +93,13 @@ class TaskSpec(Spec):
         description="Held-out problems for evaluation, never trained on (at most half of a file).",
     )
     eval_dataset: str | None = Field(None, max_length=1024, description="A separate evaluation file.")
+    ood_examples: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="Longer problems than any of training, solved with every evaluation (metric ood_accuracy); for "
+        "demo/word-problems-short, demo/synonyms and demo/detours, which have some.",
+    )
     max_prompt_tokens: int = Field(1024, ge=1, le=131_072)
 
     @model_validator(mode="after")

@@ -16,6 +16,13 @@ BUILT_IN = {
 }
 """Task -> how its problems are worked, and the fewest and the most changes of one."""
 
+LONGER = {
+    "demo/word-problems-short": (3, word_problems.MOST_CHANGES),
+    synonyms.TASK: synonyms.LONGER,
+    detours.TASK: detours.LONGER,
+}
+"""Task -> the changes of problems longer than any of training, which the models' schooling did hold."""
+
 
 def load_task(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int, vocab_size: int | None = None) -> Task:
     """Load the built-in task or the user's file that ``spec`` names.
@@ -23,11 +30,18 @@ def load_task(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int, 
     ``vocab_size`` is the number of ids that student and teacher share (``check_vocabularies``): prompts with ids
     beyond it are refused. UserError for whatever is wrong with the spec or the data.
     """
+    if spec.ood_examples and spec.name not in LONGER:
+        raise UserError(
+            f"task.ood_examples: '{spec.name or spec.dataset}' has no longer problems ({', '.join(LONGER)} have)",
+            param="task.ood_examples",
+            code="no_longer_problems",
+        )
     if spec.dataset is not None:
         task = load_dataset_task(spec, tokenizer, seed=seed)
     elif spec.name in BUILT_IN:
         writing, changes = BUILT_IN[spec.name]
-        task = word_problems.load(spec, tokenizer, seed=seed, changes=changes, writing=writing)
+        longer = LONGER.get(spec.name, changes)
+        task = word_problems.load(spec, tokenizer, seed=seed, changes=changes, longer=longer, writing=writing)
     else:
         raise UserError(
             f"task.name: there is no built-in task '{spec.name}' (there are {', '.join(BUILT_IN)})",
@@ -40,7 +54,7 @@ def load_task(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int, 
 
 
 def _check_ids(task: Task, tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> None:
-    for problem in (*task.train, *task.eval):
+    for problem in (*task.train, *task.eval, *task.ood):
         unknown = [i for i in task.encode(problem) if i >= vocab_size]
         if unknown:
             raise UserError(

@@ -30,6 +30,8 @@ class Task:
     ``read(problem, context, solution)`` are the ids of the prompt inside a teacher's context (contexts.py);
     ``imitate(text)`` those of a worked solution as a completion, its end of sequence included.
 
+    ``ood`` are longer than any of ``train``; empty where none were asked for.
+
     ``verify(completion_text, answer)`` is None where the task has no answers. No prompt text is in both ``train`` and
     ``eval``, unless the evaluation file was the user's own choice (then ``warnings`` counts the overlap).
     """
@@ -42,3 +44,4 @@ class Task:
     read: Callable[[Problem, str, str | None], list[int]]
     imitate: Callable[[str], list[int]]
     warnings: list[str] = field(default_factory=list)
+    ood: Sequence[Problem] = ()

@@ -169,9 +169,15 @@ WRITING = Writing(student="demo/student", words=(), solution=solution, answer=an
 
 
 def load(
-    spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int, changes: tuple[int, int], writing: Writing
+    spec: TaskSpec,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    seed: int,
+    changes: tuple[int, int],
+    longer: tuple[int, int],
+    writing: Writing,
 ) -> Task:
-    """24,000 training problems and ``spec.eval_examples`` held-out ones, a function of the seed."""
+    """24,000 training problems, ``spec.eval_examples`` held-out ones, ``spec.ood_examples`` longer ones: by seed."""
     assert spec.name is not None
     unknown = [
         word
@@ -187,6 +193,7 @@ def load(
         )
     train = distinct_stories(TRAIN_PROBLEMS, seed=f"train {seed}", held_out=False, changes=changes)
     held_out = distinct_stories(spec.eval_examples, seed=f"eval {seed}", held_out=True, changes=changes)
+    ood = distinct_stories(spec.ood_examples, seed=f"ood {seed}", held_out=True, changes=longer)
     problems = [
         Problem(
             i,
@@ -195,15 +202,16 @@ def load(
             demonstration=writing.solution(story),
             tag=f"changes-{len(story.changes)}",
         )
-        for i, story in enumerate([*train, *held_out])
+        for i, story in enumerate([*train, *held_out, *ood])
     ]
     prompts = Prompts(tokenizer, "plain", None)
     return Task(
         name=spec.name,
         train=problems[: len(train)],
-        eval=problems[len(train) :],
+        eval=problems[len(train) :][: len(held_out)],
         verify=writing.verify,
         encode=lambda problem: list(tokenizer(problem.prompt)["input_ids"]),
         read=lambda problem, context, right: contexts.read(prompts, problem, context, right),
         imitate=lambda text: contexts.imitate(tokenizer, text),
+        ood=problems[len(train) + len(held_out) :],
     )

@@ -308,7 +308,12 @@ class _Run:
             self.files.write_json(outcomes.FILE, outcomes.first(before, solved, self._sampled(t)))
         if taught is not None and before:
             self.emit({"type": "accuracy", "before": before.accuracy, "teacher": taught})
-            values = {"accuracy": before.accuracy, "eval_length": before.mean_length, **self._recovery(t, before)}
+            values = {
+                "accuracy": before.accuracy,
+                "eval_length": before.mean_length,
+                **self._recovery(t, before),
+                **self._ood(t),
+            }
             self._say_scalars(0, values)
             self.latest = before
             if taught <= before.accuracy:
@@ -416,7 +421,7 @@ class _Run:
             if found:
                 self.latest = found
                 metrics |= {"accuracy": found.accuracy, "eval_length": found.mean_length}
-                metrics |= self._recovery(t, found)
+                metrics |= self._recovery(t, found) | self._ood(t)
         self.recent.append(time.perf_counter() - started)
         self._say_scalars(step, metrics)
         self._say_progress(t, step, metrics)
@@ -538,6 +543,10 @@ class _Run:
             texts = teacher.solve(t.task.eval, self.spec.rollout.max_new_tokens)
         right = verify(t.task, t.task.eval, texts)
         return {problem.id: bool(correct) for problem, correct in zip(t.task.eval, right, strict=True)}
+
+    def _ood(self, t: Trainer) -> dict[str, float]:
+        found = self._evaluate(t, t.student, problems=t.task.ood)
+        return {"ood_accuracy": found.accuracy} if found else {}
 
     def _recovery(self, t: Trainer, written: Evaluation) -> dict[str, float]:
         problems = self.spec.telemetry.recovery_problems

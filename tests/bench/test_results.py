@@ -203,3 +203,16 @@ def test_a_curve_is_the_evaluated_steps():
         "flops": [0.0, None],
         "wall_s": [0.0, None],
     }
+    longer = curve([0, 1, 2], {**series, "ood_accuracy": [0.0, None, 0.2]})
+    assert longer["ood_accuracy"] == [0.0, 0.2]
+
+
+def test_accuracy_on_longer_problems_is_that_of_the_end():
+    asked, found = planned(2)
+    records = simulated(found, SKILL)
+    for record in records:
+        if record.arm == "better":
+            record.curve["ood_accuracy"] = [0.0, 0.1, 0.25 + 0.5 * record.seed]
+    (task,) = results(asked, found, records)["tasks"].values()
+    assert task["arms"]["better"]["out_of_distribution"]["mean"] == 0.5
+    assert task["arms"]["plain"]["out_of_distribution"] is None

@@ -12,6 +12,7 @@ from opd_core.spec import TaskSpec, UserError
 from opd_core.tasks import load_task, oracle
 from opd_core.tasks import word_problems as words
 from opd_core.tasks.demo_tokenizer import make_tokenizer
+from opd_core.tasks.load import BUILT_IN, LONGER
 
 TASK = TaskSpec(name="demo/word-problems", eval_examples=240)
 STORY = words.Story(12, (5, -3), "Ann", "apples", ("buys", "loses"))
@@ -81,6 +82,26 @@ def test_the_task_is_large_distinct_and_disjoint(task) -> None:
     assert len({problem.prompt for problem in task.train}) == len(task.train) >= 20_000
     assert len({problem.prompt for problem in task.eval}) == len(task.eval) == 240
     assert len({problem.id for problem in (*task.train, *task.eval)}) == len(task.train) + 240
+
+
+@pytest.mark.parametrize("name", LONGER)
+def test_longer_problems_are_longer_than_any_of_training(name: str) -> None:
+    writing, (_, most) = BUILT_IN[name]
+    spec = TaskSpec(name=name, eval_examples=50, ood_examples=60)
+    task = load_task(spec, make_tokenizer(writing.words), seed=0)
+    assert (len(task.eval), len(task.ood)) == (50, 60)
+    steps = [prompt.count(" she ") + prompt.count(" he ") for prompt in (one.prompt for one in task.ood)]
+    assert min(steps) > most
+    assert max(one.prompt.count(" she ") + one.prompt.count(" he ") for one in task.train) == most
+    assert len({problem.id for problem in (*task.train, *task.eval, *task.ood)}) == len(task.train) + 110
+    again = load_task(TaskSpec(name=name, eval_examples=50), make_tokenizer(writing.words), seed=0)
+    assert (again.train, again.eval, list(again.ood)) == (task.train, task.eval, [])
+
+
+def test_who_has_no_longer_problems_says_so() -> None:
+    with pytest.raises(UserError, match="demo/word-problems-short") as caught:
+        load_task(TaskSpec(name="demo/word-problems", ood_examples=5), make_tokenizer(), seed=0)
+    assert caught.value.param == "task.ood_examples"
 
 
 def test_no_examination_holds_nothing_out() -> None:
