@@ -89,7 +89,8 @@ class RemoteTeacher(Teacher):
 
     def _prompt(self, asked: Asked, row: int) -> list[int]:
         if self._context is not None:
-            return read_by(self._task, asked.problems[row], self._context, asked.solutions[row])
+            before = read_by(self._task, asked.problems[row], self._context, asked.solutions[row])
+            return [*before, *asked.beginning(row)]
         rollouts = asked.rollouts
         ids: list[int] = rollouts.prompts[row][rollouts.prompt_mask[row]].tolist()
         return ids

@@ -17,11 +17,16 @@ from opd_core.teachers.translator import Translator
 
 @dataclass(frozen=True)
 class Asked:
-    """Rollouts, and what a teacher may know of them: B problems, and a right solution of each where there is one."""
+    """Rollouts, and what a teacher may know of them: B problems, and a right solution of each where there is one.
+
+    ``begun`` are the ids that others wrote before a row's own tokens: the end of its prompt, whatever a teacher reads
+    before it. Empty = none of any row.
+    """
 
     rollouts: Rollouts
     problems: Sequence[Problem]
     solutions: Sequence[str | None]
+    begun: Sequence[Sequence[int]] = ()
 
     def select(self, rows: Sequence[int]) -> Asked:
         """The rows of those indices."""
@@ -29,7 +34,12 @@ class Asked:
             self.rollouts.reorder(torch.tensor(rows, device=self.rollouts.tokens.device)),
             [self.problems[row] for row in rows],
             [self.solutions[row] for row in rows],
+            [self.begun[row] for row in rows] if self.begun else (),
         )
+
+    def beginning(self, row: int) -> Sequence[int]:
+        """What others wrote before a row's own tokens."""
+        return self.begun[row] if self.begun else ()
 
 
 @dataclass(frozen=True)
@@ -64,8 +74,8 @@ class Voice:
         rollouts, prompts = asked.rollouts, []
         if self.context is not None or self.translator is not None:
             prompts = [
-                self.encode(task, problem, solution)
-                for problem, solution in zip(asked.problems, asked.solutions, strict=True)
+                [*self.encode(task, problem, solution), *asked.beginning(row)]
+                for row, (problem, solution) in enumerate(zip(asked.problems, asked.solutions, strict=True))
             ]
         if self.translator is not None:
             return self.translator.score(prompts, rollouts.completions(), micro_tokens=micro_tokens)

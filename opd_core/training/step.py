@@ -167,7 +167,7 @@ def write_rollouts(t: Trainer, step: int) -> Written:
 def ask(t: Trainer, written: Written) -> Asked:
     """What the teachers are asked about rows that nobody has looked at yet."""
     if not t.teacher.shows_solutions:
-        return Asked(written.rollouts, written.problems, [None] * len(written.problems))
+        return Asked(written.rollouts, written.problems, [None] * len(written.problems), written.begun)
     return asked(written, _texts(t, written))
 
 
@@ -182,7 +182,7 @@ def asked(written: Written, texts: list[Text]) -> Asked:
         next((texts[other].completion for other in right.get(group, []) if other != row), None)
         for row, group in enumerate(groups)
     ]
-    return Asked(written.rollouts, written.problems, solutions)
+    return Asked(written.rollouts, written.problems, solutions, written.begun)
 
 
 def reference_scores(t: Trainer, rollouts: Rollouts) -> Scores | None:

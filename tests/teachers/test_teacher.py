@@ -120,6 +120,23 @@ def test_a_context_is_read_before_the_same_completion(world):
     assert student is not teacher
 
 
+def test_what_others_have_begun_is_read_after_the_context(world):
+    _, teacher, task, asked = world
+    begun = [[5 + row, 7][: row % 3] for row in range(6)]
+    scored = Teacher([Voice("t", teacher, context=CONTEXT)], task).score(replace(asked, begun=begun), micro_tokens=40)
+    found = rows(scored.scores.rows).split(asked.rollouts.lengths.tolist())
+    for row, problem in enumerate(asked.problems):
+        prompt = task.encode(replace(problem, prompt=f"{problem.answer} = {problem.raw}")) + begun[row]
+        tokens = asked.rollouts.tokens[row][asked.rollouts.mask[row]].tolist()
+        ids = torch.tensor([prompt + tokens])
+        with torch.no_grad():
+            hidden = teacher.trunk(ids, torch.ones_like(ids)).last_hidden_state[0, len(prompt) - 1 : -1]
+        torch.testing.assert_close(found[row], HiddenTarget(hidden, teacher.head).log_probs(1.0), atol=2e-5, rtol=0)
+    part = replace(asked, begun=begun).select([1, 2])
+    assert [part.beginning(row) for row in range(2)] == begun[1:3]
+    assert asked.beginning(0) == ()
+
+
 def alone_tokens(asked):
     return int(asked.rollouts.mask.sum() + asked.rollouts.prompt_mask.sum())
 
