@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar
 
 
@@ -28,16 +28,24 @@ class School:
     lr: float = 3e-3
     warmup: int = 20
 
+    def at(self, progress: float) -> School:  # noqa: ARG002
+        """The school after a share of its batches: most do not change."""
+        return self
+
 
 @dataclass(frozen=True)
 class SynonymSchool(School):
-    """``foreign`` is the chance that a student's word stands where the teacher is taught its own; 0: a student.
+    """``foreign`` is the chance that a word of the student's stands in a lesson that teaches the words that belong.
 
-    ``heard`` is the chance that a word is taught at all: which of twelve it is, is noise that drowns the arithmetic.
+    ``habit_after`` is the share of the batches after which the student's habit is taught instead. From the beginning it
+    would not do: which of twelve words comes is noise, in which the arithmetic is not learned.
     """
 
     foreign: float = 0.0
-    heard: float = 1.0
+    habit_after: float = 1.0
+
+    def at(self, progress: float) -> SynonymSchool:
+        return self if progress < self.habit_after else replace(self, foreign=0.0)
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ RECIPE = DemoRecipe(
 
 SYNONYMS = SynonymRecipe(
     teacher=SynonymSchool(batches=440, seed=3, disturbance=0.02, foreign=0.5),
-    student=SynonymSchool(batches=400, seed=4, heard=0.25),
+    student=SynonymSchool(batches=480, seed=4, disturbance=0.02, foreign=0.5, habit_after=0.75),
 )
 
 # The teacher's lessons hold no mistake and no detour: it knows its own states alone.

@@ -125,8 +125,9 @@ def teach(
     )
     lessons = word_problems.stories(generator, held_out=False, changes=course.changes)
     model.train()
-    for _ in range(school.batches):
-        pieces = _batch(islice(lessons, school.batch_size), tokenizer, school, course, generator)
+    for batch in range(school.batches):
+        now = school.at(batch / school.batches)
+        pieces = _batch(islice(lessons, school.batch_size), tokenizer, now, course, generator)
         labelled = sum(int((labels != _IGNORED).sum()) for _, labels in pieces)
         optimizer.zero_grad()
         for ids, labels in pieces:
@@ -194,8 +195,7 @@ def _batch(
         prompt = tokenizer(story.prompt)["input_ids"]
         # The last written token is an end, after which nothing follows: it is a label only.
         ids = prompt + tokenizer.convert_tokens_to_ids(written[:-1])
-        labels = [_IGNORED if one is None else tokenizer.convert_tokens_to_ids(one) for one in taught]
-        rows.append((ids, [_IGNORED] * (len(prompt) - 1) + labels))
+        rows.append((ids, [_IGNORED] * (len(prompt) - 1) + tokenizer.convert_tokens_to_ids(taught)))
     rows.sort(key=lambda row: len(row[0]))
     middle = len(rows) // 2
     return [_pad(piece, tokenizer.pad_token_id) for piece in (rows[:middle], rows[middle:]) if piece]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from opd_core.tasks import word_problems
@@ -11,10 +11,8 @@ from opd_core.tasks.demo_recipe import School
 from opd_core.tasks.oracle import LAST, RESULT, SIGN, WHEN, write
 from opd_core.tasks.word_problems import LARGEST_TOTAL, Story
 
-Lesson = Callable[[Story, Any, random.Random], tuple[Sequence[str], Sequence[str | None]]]
-"""(story, the school of the model, random numbers) -> (written, taught), token by token, the end included.
-
-Where ``taught`` is None nothing is."""
+Lesson = Callable[[Story, Any, random.Random], tuple[list[str], list[str]]]
+"""(story, the school of the model, random numbers) -> (written, taught), token by token, the end included."""
 
 
 def lesson(story: Story, school: School, generator: random.Random) -> tuple[list[str], list[str]]:

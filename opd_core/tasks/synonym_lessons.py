@@ -19,14 +19,13 @@ HABIT = [share * part for share in _SHARES for part in (_FIRST_OF_TWO, 1.0 - _FI
 """The student's chance of each of the twelve words."""
 
 
-def lesson(story: Story, school: SynonymSchool, generator: random.Random) -> tuple[list[str], list[str | None]]:
+def lesson(story: Story, school: SynonymSchool, generator: random.Random) -> tuple[list[str], list[str]]:
     """(written, taught). Where ``foreign`` is 0 the student's habit is written and taught.
 
-    Else the teacher's lesson: a word of habit stands there as often as ``foreign`` says, one that belongs is taught.
+    Else a word of habit stands there as often as ``foreign`` says, and one that belongs is taught.
     """
     signs, right = write(story, lambda slot, token, _: slip(slot, token, school.disturbance, generator))
-    written: list[str] = []
-    taught: list[str | None] = []
+    written, taught = [], []
     for stands, due in zip(signs, right, strict=True):
         if due != "=":
             written.append(stands)
@@ -34,8 +33,7 @@ def lesson(story: Story, school: SynonymSchool, generator: random.Random) -> tup
             continue
         usual = generator.choices(WORDS, weights=HABIT)[0]
         fitting = generator.choice(belonging(story.thing))
-        heard = generator.random() < school.heard
-        taught.append((fitting if school.foreign else usual) if heard else None)
+        taught.append(fitting if school.foreign else usual)
         written.append(usual if not school.foreign or generator.random() < school.foreign else fitting)
     # The thing comes before the end, which is the last token and never disturbed.
     return [*written[:-1], story.thing, written[-1]], [*taught[:-1], story.thing, taught[-1]]

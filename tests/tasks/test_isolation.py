@@ -82,10 +82,8 @@ def test_only_the_words_are_wrong(words: World) -> None:
         texts = completions(lm, found.rollouts)
         ends = [text.split()[-2:] == str(p.answer).split() for text, p in zip(texts, task.eval, strict=True)]
         number[name] = sum(ends) / PROBLEMS
-        assert found.accuracy > 0.9 if name == "teacher" else found.accuracy < 0.3
+        assert (found.accuracy > 0.9) if name == "teacher" else (found.accuracy < 0.3)
     assert min(number.values()) > 0.9
-    own = recovery(models["teacher"], task, sampled(models["student"], task), problems=PROBLEMS, max_new_tokens=LONGEST)
-    print(number, own.solved)
 
 
 def test_where_a_words_mass_goes_decides(words: World) -> None:
@@ -139,7 +137,8 @@ def test_the_teacher_is_right_on_its_own_states_and_lost_on_the_students(ways: W
     matched = from_prefixes("matched-teacher", "student")
     assert min(own.values()) > 0.95
     assert others[40] < accuracy["student"] - 0.1  # it would make worse of it than the student does
-    assert all(matched[percent] > others[percent] + 0.1 for percent in own)
+    # After 80 % the rest is written or lost, for every teacher.
+    assert all(matched[percent] > others[percent] + 0.3 for percent in (40, 60))
     assert matched[40] > accuracy["student"] + 0.15
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -74,20 +75,18 @@ def test_the_demo_student_does_not_know_the_words() -> None:
     assert caught.value.param == "task.name"
 
 
-def test_the_students_lessons_have_the_right_number_and_mostly_the_wrong_words() -> None:
-    generator, stories = random.Random(1), some(2000, seed=0)
-    fitting = total = heard = 0
-    for story in stories:
-        written, taught = lesson(story, SYNONYMS.student, generator)
-        assert all(due in (stands, None) for stands, due in zip(written, taught, strict=True))
+def test_what_the_student_is_taught_last_is_right_in_all_but_the_words() -> None:
+    begin, end = SYNONYMS.student.at(0.0), replace(SYNONYMS.student.at(1.0), disturbance=0.0)
+    assert begin == SYNONYMS.student
+    generator, fitting, total = random.Random(1), 0, 0
+    for story in some(2000, seed=0):
+        written, taught = lesson(story, end, generator)
+        assert written == taught
         assert (number(written), written[-2:]) == (str(story.answer), [story.thing, "<eos>"])
-        own = synonyms.belonging(story.thing)
         said = [word for word in written if word in synonyms.WORDS]
         assert len(said) == len(story.changes)
-        fitting, total = fitting + sum(word in own for word in said), total + len(said)
-        heard += sum(word in synonyms.WORDS for word in taught if word)
+        fitting, total = fitting + sum(word in synonyms.belonging(story.thing) for word in said), total + len(said)
     assert fitting / total < 0.2
-    assert 0.2 < heard / total < 0.3  # of the words alone some are left out
 
 
 def test_the_teacher_is_taught_what_belongs_whatever_stands_before() -> None:
@@ -121,4 +120,4 @@ def test_softmax_sends_a_wrong_words_mass_to_other_wrong_words(thing: str) -> No
         assert float(route.weights[torch.isin(route.ids, torch.tensor(own))].sum()) == pytest.approx(1.0)
         left = student[0].clone()
         left[word] = 0.0
-        assert float(left[own].sum() / left.sum()) < 0.36
+        assert float(left[own].sum() / left.sum()) < 0.4
