@@ -30,8 +30,11 @@ def test_a_job_from_submission_to_its_files(client, services, tmp_path, broker):
         store.finish(job.id, claim.attempt, "succeeded", report={"seed": 0, "mine": 1})
         live.publish(job.id, "end", {})
 
-    threading.Timer(0.2, finish).start()
-    events = list(client.stream(job.id))
+    events = []
+    for event in client.stream(job.id):
+        if not events:  # the stream is open
+            finish()
+        events.append(event)
     assert [kind for _, kind, _ in events] == ["status", "progress", "status", "end"]
     assert client.wait(job.id, timeout_s=5).status == "succeeded"
     assert client.job(job.id).latest_checkpoint == checkpoint.id

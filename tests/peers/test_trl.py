@@ -108,8 +108,7 @@ def test_chunked_head_loss_of_the_stable_distillation_trainer(beta, temperature)
     )
     assert other > 1e-3
     torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-5)
-    for parameter in (hidden, weight):
-        one, two = (torch.autograd.grad(loss, parameter, retain_graph=True)[0] for loss in (own, other))
+    for one, two in zip(*(torch.autograd.grad(loss, (hidden, weight)) for loss in (own, other)), strict=True):
         assert two.abs().max() > 1e-3
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
 
