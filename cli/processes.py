@@ -29,7 +29,7 @@ class Part:
     ready: Callable[[], bool]
     environment: Mapping[str, str] = field(default_factory=dict)
     nice: int = 0
-    ready_within_s: float = 60.0
+    ready_within_s: float = 180.0
     grace_s: float = 10.0
 
 
