@@ -77,7 +77,6 @@ def checked(job_id: str) -> str:
 def forget() -> None:
     """Drop every cached answer: after a write, and when the connection was lost."""
     st.cache_data.clear()
-    st.cache_resource.clear()
 
 
 def check() -> None:

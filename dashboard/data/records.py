@@ -22,8 +22,7 @@ def sequences(job_id: str, step: int) -> list[SequenceSummary]:
     return list(call(lambda api: api.sequences(checked(job_id), step)).data)
 
 
-# Handed out as it is: nobody changes it, and a copy of thousands of tokens for each reader takes longer than drawing.
-@st.cache_resource(ttl=RECORDS_S, max_entries=200, show_spinner=False)
+@st.cache_data(ttl=RECORDS_S, max_entries=500, show_spinner=False)
 def sequence(job_id: str, step: int, n: int) -> Sequence:
     """One sequence, token by token."""
     return call(lambda api: api.sequence(checked(job_id), step, n))

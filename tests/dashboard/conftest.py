@@ -29,7 +29,6 @@ def app(fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch):
     from dashboard.data import connection
 
     st.cache_data.clear()
-    st.cache_resource.clear()
     monkeypatch.setattr("api.client.transport.FIRST_PAUSE_S", 0.0)
     client = Client(fake_api.url, TOKEN)
     monkeypatch.setattr(connection, "client", lambda: client)
@@ -46,4 +45,3 @@ def app(fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch):
     yield open_at
     client.close()
     st.cache_data.clear()
-    st.cache_resource.clear()

@@ -227,7 +227,6 @@ def test_tokens_follow_the_newest_step_until_one_is_chosen(app, fake_api: FakeAp
     import streamlit as st
 
     st.cache_data.clear()
-    st.cache_resource.clear()
     # Under a new key: what the browser still says of the old one is no choice of the reader's.
     assert test.run().select_slider(key="tokens_step_15").value == 15
     assert "tokens_follow" not in [button.key for button in test.button]
@@ -328,7 +327,6 @@ def test_the_routing_range_of_a_running_job_moves_with_it(app, fake_api: FakeApi
     import streamlit as st
 
     st.cache_data.clear()
-    st.cache_resource.clear()
     slider = test.run().select_slider[0]
     assert (slider.value, slider.key) == ((1, 15), "routing_range_(1, 15)")
     slider.set_range(3, 9).run()
