@@ -27,4 +27,6 @@ def math_matches(completion: str, answer: str) -> bool:
 
 @lru_cache(maxsize=65_536)
 def _read(answer: str) -> Any:
-    return parse(answer, parsing_timeout=_SECONDS) or parse(f"${answer}$", parsing_timeout=_SECONDS)
+    # Bare LaTeX would be searched for a number: of 2\sqrt{2} it would take the 2.
+    marked = answer if "$" in answer or "\\boxed" in answer else f"${answer}$"
+    return parse(marked, parsing_timeout=_SECONDS) or parse(answer, parsing_timeout=_SECONDS)

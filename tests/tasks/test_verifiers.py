@@ -103,6 +103,13 @@ def test_what_is_no_pattern_is_refused_in_the_spec(pattern: str) -> None:
         ("the answer is 3. No, the answer is 4", "4", True),
         (r"\boxed{3}, \boxed{4}", "$3, 4$", True),  # several boxes are one list
         (r"\boxed{3}", "4", False),
+        (r"\boxed{2\sqrt{2}}", r"2\sqrt{2}", True),
+        (r"\boxed{2}", r"2\sqrt{2}", False),  # the number in a bare answer is not the answer
+        (r"\boxed{(1, 2)}", "(1, 2)", True),
+        ("2", "(1, 2)", False),
+        (r"\boxed{3}", "x = 3", True),
+        ("3", r"\boxed{3}", True),
+        ("1200", "#### 1,200", True),
         ("none", "4", False),
         ("none", "none", False),
         ("the answer is 9**9**9**9", "4", False),  # nobody waits for it
