@@ -127,6 +127,44 @@ def test_a_job_that_the_service_no_longer_knows_is_submitted_again(world):
     assert [record.job for record in ledger.records()] == ["job_0"]
 
 
+class Queue(FakeClient):
+    """One job runs at a time, in the order given; each ends the third time that it is looked at while it runs."""
+
+    def __init__(self, first: str | None = None) -> None:
+        super().__init__()
+        self.first = first
+        self.places: list[int] = []  # in the queue, of every job that was asked for while it waited
+
+    def job(self, id: str) -> s.Job:
+        waiting = [one for one in self.bodies if self.looks.get(one, -1) < 2]
+        runs = self.first if self.first in waiting else waiting[0] if waiting else None
+        if id == runs or id not in waiting:
+            return super().job(id)
+        self.places.append(waiting.index(id))
+        found = super().job(id)
+        self.looks[id] -= 1
+        return found.model_copy(update={"status": "queued"})
+
+
+def test_jobs_that_wait_behind_others_are_not_asked_for(world):
+    go, ledger, _, _ = world
+    cells = matrix(read(plan(controls=[], seeds=list(range(6))))).cells
+    client = Queue()
+    go(client, cells)
+    assert len(ledger.records()) == len(cells) == 12
+    # Eight of twelve stand further back: they are looked at as they are submitted and by the first sweep.
+    assert len([place for place in client.places if place > 3]) == 2 * 8
+
+
+def test_one_that_ends_out_of_its_turn_is_found_by_the_sweep(world, monkeypatch):
+    go, ledger, _, _ = world
+    monkeypatch.setattr("cli.bench.run._SWEEP_S", 0.0)
+    cells = matrix(read(plan(controls=[], seeds=list(range(6))))).cells
+    go(Queue(first="job_11"), cells)
+    assert [record.job for record in sorted(ledger.records(), key=lambda r: r.job)][-1] == "job_9"
+    assert len(ledger.records()) == 12
+
+
 def test_a_directory_belongs_to_one_plan(tmp_path):
     Ledger(tmp_path, read(plan()))
     with pytest.raises(UserError, match="holds the plan 'small'"):
