@@ -20,9 +20,8 @@ class TinyWorld:
 
 def make_tiny_world(root: Path) -> TinyWorld:
     """Random student and teacher of different widths, a tokenizer trained here, additions as JSONL."""
-    import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     problems = [{"question": f"{a} + {b} =", "answer": str(a + b), "digit": "7"} for a in range(12) for b in range(12)]
     file = root / "additions.jsonl"
@@ -36,28 +35,36 @@ def make_tiny_world(root: Path) -> TinyWorld:
         corpus, trainers.BpeTrainer(vocab_size=300, special_tokens=["<pad>", "<eos>"], show_progress=False)
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>", eos_token="<eos>")
-    folders = []
-    for name, width in (("student", 32), ("teacher", 48)):
-        torch.manual_seed(width)
-        config = LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            intermediate_size=2 * width,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=128,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=None,
-            tie_word_embeddings=name == "student",
-            initializer_range=0.2,
-        )
-        folder = root / name
-        LlamaForCausalLM(config).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        folders.append(folder)
+    folders = [
+        write_tiny_model(root / name, tokenizer, width=width, tied=name == "student")
+        for name, width in (("student", 32), ("teacher", 48))
+    ]
     return TinyWorld(student=folders[0], teacher=folders[1], problems=file, root=root)
+
+
+def write_tiny_model(folder: Path, tokenizer: Any, *, width: int, tied: bool) -> Path:
+    """A random checkpoint of two layers, the same for the same width and tokenizer; returns ``folder``."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(width)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        tie_word_embeddings=tied,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def tiny_body(world: TinyWorld, **sections: Any) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from tests.tiny import write_tiny_model
+
 MERGES = [["h", "e"], ["l", "l"], ["he", "ll"], ["hell", "o"], ["\u2581", "hello"], ["1", "2"]]
 
 
@@ -68,9 +70,8 @@ def shuffled_model(source: Path, target: Path, *, seed: int = 0) -> Path:
 
 def other_model(target: Path, *, corpus: list[str], tokens: int, width: int = 48, eos: str = "</end>") -> Path:
     """A random model with a byte-level tokenizer of its own: other merges, other special tokens, BOS before a text."""
-    import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -86,21 +87,4 @@ def other_model(target: Path, *, corpus: list[str], tokens: int, width: int = 48
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token="<start>", eos_token=eos, pad_token="<hole>"
     )
-    torch.manual_seed(width)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        tie_word_embeddings=False,
-        initializer_range=0.2,
-    )
-    LlamaForCausalLM(config).save_pretrained(target)
-    tokenizer.save_pretrained(target)
-    return target
+    return write_tiny_model(target, tokenizer, width=width, tied=False)

@@ -7,7 +7,7 @@ from opd_core.models.language_model import LanguageModel
 from opd_core.models.load import load_model, load_student
 from opd_core.models.lora import adapter_weights, add_lora, without_adapter
 from opd_core.models.positions import position_ids
-from opd_core.models.precision import cast_parameters
+from opd_core.models.precision import cast_parameters, frozen_copy
 from opd_core.models.recompute import can_recompute, recomputed
 from opd_core.models.reference import resolve_model
 from opd_core.models.save import restore_weights, save_model, save_student
@@ -27,6 +27,7 @@ __all__ = [
     "check_decoding",
     "check_trunk_and_head",
     "check_vocabularies",
+    "frozen_copy",
     "load_model",
     "load_student",
     "position_ids",

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from opd_core.objective.targets import aligned
+
 # Configuration fields that scale logits: Granite and MiniCPM3 divide by logits_scaling, HyperCLOVA X multiplies.
 _MULTIPLIES_BY_LOGITS_SCALING = frozenset({"hyperclovax"})
 _SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
-
-_ALIGNMENT = 8  # elements
 
 
 class Head(nn.Module):
@@ -62,13 +62,9 @@ class Head(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., H] -> logits [..., V], float32."""
         weight, bias = self.rows()
-        if not weight.is_cuda or self.vocab_size % _ALIGNMENT == 0:
+        wide = aligned(self.weight, self.vocab_size)
+        if len(wide) == self.vocab_size:
             return self.transform(nn.functional.linear(hidden, weight, bias))
-        # A product with an odd vocabulary runs several times slower on a GPU: some padding is computed as well.
-        rows = self.vocab_size + -self.vocab_size % _ALIGNMENT
-        wide = self.weight[:rows]
-        if len(wide) < rows:
-            wide = nn.functional.pad(wide, (0, 0, 0, rows - len(wide)))
         raw = nn.functional.linear(hidden, wide)[..., : self.vocab_size]
         return self.transform(raw if bias is None else raw + bias)
 

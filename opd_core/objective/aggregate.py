@@ -36,13 +36,20 @@ def aggregation_weights(
 
 
 def aggregation_of_heard(
-    aggregation: Aggregation, mask: Tensor, heard: Tensor, gates: Tensor, from_data: Tensor | None = None
+    aggregation: Aggregation,
+    mask: Tensor,
+    heard: Tensor,
+    gates: Tensor,
+    from_data: Tensor | None = None,
+    *,
+    of_all: tuple[Tensor, float],
 ) -> tuple[Tensor, float, Tensor]:
     """(weights [N], normalizer, others [N]): the tokens ``heard`` [B, T] are a loss with counts of their own.
 
-    Forces that act on all tokens are multiplied by ``others``: that gives them back the counts of all.
+    ``of_all`` is what ``aggregation_weights`` gives for all tokens. Forces that act on all of them are multiplied by
+    ``others``: that gives them back these counts.
     """
-    whole, count = aggregation_weights(aggregation, mask, gates, from_data)
+    whole, count = of_all
     own, own_count = aggregation_weights(aggregation, mask & heard, gates * heard, from_data)
     weights = whole * (own_count / count)
     others = torch.ones_like(weights)

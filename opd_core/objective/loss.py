@@ -16,7 +16,7 @@ from torch import Tensor
 from opd_core.objective.divergences import divergence
 from opd_core.objective.plan import DivergenceTerm, UpdatePlan
 from opd_core.objective.support import coarsen
-from opd_core.objective.targets import CUDA_BUDGET, chunks, log_softmax
+from opd_core.objective.targets import aligned, chunks, log_softmax, scan_budget
 
 # Logits alive at a time: 24 MiB of float32. Products over fewer rows run slower, larger chunks cost memory.
 _CPU_BUDGET = 6 * 2**20
@@ -76,7 +76,7 @@ def head_loss(
     """
     weight, bias = head.rows()
     if chunk_budget is None:
-        chunk_budget = CUDA_BUDGET if hidden.device.type == "cuda" else _CPU_BUDGET
+        chunk_budget = max(_CPU_BUDGET, scan_budget(hidden.device))
     return _HeadLoss.apply(hidden, weight, bias, head, plan, chunk_budget)  # type: ignore[no-untyped-call,no-any-return]
 
 
@@ -95,7 +95,7 @@ class _HeadLoss(torch.autograd.Function):
         dtype = hidden.dtype
         if torch.is_autocast_enabled(hidden.device.type):
             dtype = torch.get_autocast_dtype(hidden.device.type)
-        compute_weight = _aligned(weight.to(dtype))
+        compute_weight = aligned(weight.to(dtype), weight.shape[0])
         vocabulary = weight.shape[0]
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.zeros_like(hidden) if need_hidden else None
@@ -140,12 +140,6 @@ class _HeadLoss(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         scaled = tuple(None if grad is None else grad.mul_(grad_loss.to(grad.dtype)) for grad in gradients)
         return (*scaled, None, None, None)
-
-
-def _aligned(weight: Tensor) -> Tensor:
-    """On a GPU, rows of zeros up to a multiple of eight: products with an odd vocabulary run several times slower."""
-    missing = -weight.shape[0] % 8 if weight.is_cuda else 0
-    return torch.nn.functional.pad(weight, (0, 0, 0, missing)) if missing else weight
 
 
 def force(plan: UpdatePlan, student_logits: Tensor) -> Tensor:

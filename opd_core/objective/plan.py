@@ -126,7 +126,7 @@ def build_plan(method: MethodSpec, feedback: Feedback, state: PlanState = _START
     if feedback.shared is not None:
         count = normalizer
         weights, normalizer, factors = aggregation_of_heard(
-            method.aggregation, mask, feedback.heard, gated.weights, data
+            method.aggregation, mask, feedback.heard, gated.weights, data, of_all=(weights, count)
         )
         total, others = total.scaled(feedback.heard[mask].to(weights.dtype)), others.scaled(factors)
         if critic is not None:

@@ -7,19 +7,15 @@ code runs the step as it is: slower than a growing cache, and there to be tested
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import StaticCache, StaticLayer
 
-from opd_core.models import LanguageModel, Trunk, cast_parameters, position_ids
-from opd_core.models.head import split_head
-from opd_core.models.trunk import base_model
+from opd_core.models import LanguageModel, frozen_copy, position_ids
 
 _WIDTHS = 32  # prompts are padded to a multiple of it, so that few shapes have to be recorded
 _WARM_UP = 2
@@ -34,7 +30,7 @@ class FixedEngine:
 
     def __init__(self, student: LanguageModel, dtype: torch.dtype) -> None:
         self._student = student
-        self._writer = student if student.head.weight.dtype == dtype else _copy_of(student, dtype)
+        self._writer = student if student.head.weight.dtype == dtype else frozen_copy(student, dtype)
         self._recorded: _Recording | None = None
 
     @staticmethod
@@ -163,13 +159,3 @@ def _plain(device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-
-
-@torch.no_grad()
-def _copy_of(student: LanguageModel, dtype: torch.dtype) -> LanguageModel:
-    model = copy.deepcopy(student.model)
-    model.requires_grad_(False)
-    cast_parameters(model, dtype)
-    base = base_model(model)
-    assert base is not None  # the student has one
-    return replace(student, model=model, trunk=Trunk(base), head=split_head(model, vocab_size=student.vocab_size))

@@ -188,9 +188,9 @@ def _write_batch(
     behaviour_logp = torch.zeros((rows, max_new_tokens), device=device)
     out = [torch.empty_like(each) for each in (tokens, mask, behaviour_logp)]
     done = torch.zeros(rows, dtype=torch.bool, device=device)
-    decoder: Decoder = GrowingDecoder(student, ids, prompt_mask)
-    if engine is not None:
-        decoder = engine.begin(ids, prompt_mask, max_new_tokens)
+    decoder: Decoder = (
+        GrowingDecoder(student, ids, prompt_mask) if engine is None else engine.begin(ids, prompt_mask, max_new_tokens)
+    )
     other = None if companion is None else GrowingDecoder(companion.lm, ids, prompt_mask)
     decoders = [decoder] if other is None else [decoder, other]
 
@@ -215,8 +215,7 @@ def _write_batch(
             each.append(chosen)
         # Copying the cache costs about one decoding step, so finished rows leave in batches.
         if finished * 4 >= len(alive):
-            for whole, part in zip(out, (tokens, mask, behaviour_logp), strict=True):
-                whole[alive] = part
+            _put(out, alive, (tokens, mask, behaviour_logp))
             stay = (~done).nonzero()[:, 0]
             for each in decoders:
                 each.keep(stay)
@@ -224,8 +223,7 @@ def _write_batch(
                 each[stay] for each in (alive, done, tokens, mask, behaviour_logp)
             )
             noise = None if noise is None else noise[stay]
-    for whole, part in zip(out, (tokens, mask, behaviour_logp), strict=True):
-        whole[alive] = part
+    _put(out, alive, (tokens, mask, behaviour_logp))
 
     tokens, mask, behaviour_logp = out
     ended = (torch.isin(tokens, stops) & mask).any(1)
@@ -233,6 +231,11 @@ def _write_batch(
     return Rollouts(
         ids, prompt_mask, tokens[:, :longest], mask[:, :longest], behaviour_logp[:, :longest], truncated=~ended
     )
+
+
+def _put(out: Sequence[Tensor], rows: Tensor, written: Sequence[Tensor]) -> None:
+    for whole, part in zip(out, written, strict=True):
+        whole[rows] = part
 
 
 def join(parts: Sequence[Rollouts], pad_id: int) -> Rollouts:

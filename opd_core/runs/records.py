@@ -174,9 +174,8 @@ def write_tables(files: RunFiles, groups: Iterable[pa.Table], first: int, last: 
         use_dictionary=["prompt", "answer", "reason", "origin", "batch"],
         use_byte_stream_split=_FLOAT_PATHS,
     )
-    index = _read_index(files)
-    index[name] = {"size": files.size(name), "steps": [[*key, *counts] for key, counts in contents.items()]}
-    files.write_json(_INDEX, index)
+    counted = {"size": files.size(name), "steps": [[*key, *counts] for key, counts in contents.items()]}
+    files.write_json(_INDEX, {**_read_index(files), name: counted})
     return name
 
 
@@ -266,9 +265,16 @@ def _read_index(files: RunFiles) -> dict[str, Any]:
     Only a shortcut. A part that it does not know (the writer died in between, or is of an earlier version) is opened.
     """
     try:
-        return cast(dict[str, Any], files.read_json(_INDEX))
+        return _parsed(files.url, files.size(_INDEX))
     except (FileNotFoundError, CorruptArtifact):
         return {}
+
+
+@lru_cache(maxsize=64)
+def _parsed(url: str, size: int) -> dict[str, Any]:
+    """Parsed once for each length of the file: it only ever grows."""
+    del size
+    return cast(dict[str, Any], RunFiles(url).read_json(_INDEX))
 
 
 def _held(files: RunFiles, name: str, index: dict[str, Any]) -> Contents:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -47,6 +47,15 @@ def imitate(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     assert isinstance(tokenizer.eos_token_id, int)
     return ids if ids and ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id]
+
+
+def ways(prompts: Prompts) -> dict[str, Callable[..., list[int]]]:
+    """``encode``, ``read`` and ``imitate`` of a task (task.py) whose prompts are rendered by ``prompts``."""
+    return {
+        "encode": lambda problem: prompts.encode(problem.prompt),
+        "read": lambda problem, context, solution: read(prompts, problem, context, solution),
+        "imitate": lambda text: imitate(prompts.tokenizer, text),
+    }
 
 
 def check_context(task: Task, context: str, tokenizer: PreTrainedTokenizerBase, *, param: str, vocab_size: int) -> None:

@@ -46,9 +46,7 @@ def load_dataset_task(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, see
         train=train,
         eval=held_out,
         verify=make_verifier(spec.verifier) if spec.answer_column is not None else None,
-        encode=lambda problem: prompts.encode(problem.prompt),
-        read=lambda problem, context, solution: contexts.read(prompts, problem, context, solution),
-        imitate=lambda text: contexts.imitate(tokenizer, text),
+        **contexts.ways(prompts),
         warnings=warnings,
     )
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 
-from opd_core.tasks.word_problems import ORDER, Writing, answer, solution
+from opd_core.tasks.word_problems import ORDER, Writing, answer, answered, solution
 
 TASK = "demo/detours"
 CHANGES = (1, 2)
@@ -33,8 +33,7 @@ _SOLUTION = re.compile(rf"(?:{_STEP})+answer (\d+)")
 
 def verify(completion: str, answer: str) -> bool:
     """Well-formed (steps, with detours or without, then the answer, then nothing) and the final number is right."""
-    match = _SOLUTION.fullmatch(" ".join(completion.removesuffix("<eos>").split()))
-    return match is not None and match.group(1) == answer
+    return answered(completion, _SOLUTION) == answer
 
 
 WRITING = Writing(student="demo/detours-student", words=(REST,), solution=solution, answer=answer, verify=verify)

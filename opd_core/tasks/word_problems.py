@@ -156,8 +156,16 @@ def solution(story: Story) -> str:
 
 def verify(completion: str, answer: str) -> bool:
     """Well-formed (steps, then the answer, then nothing) and the final number is right."""
-    match = _SOLUTION.fullmatch(" ".join(completion.removesuffix("<eos>").split()))
-    return match is not None and match.group(1) == answer
+    return answered(completion, _SOLUTION) == answer
+
+
+def answered(completion: str, solution: re.Pattern[str]) -> str | None:
+    """The first group of a solution that the pattern describes from beginning to end; None for anything else.
+
+    Blanks between words count as one, and the end-of-sequence token may stand there or not.
+    """
+    match = solution.fullmatch(" ".join(completion.removesuffix("<eos>").split()))
+    return None if match is None else match.group(1)
 
 
 def answer(story: Story) -> str:

@@ -187,7 +187,7 @@ class _Run:
                 code="unsupported_model",
             )
         # A frozen model is computed with in bfloat16 anyway: half the memory. The student stays float32.
-        computed = torch.bfloat16 if _precision(spec, device) == "bfloat16" else torch.float32
+        computed = _dtype(spec, device)
         voices, differences = load_voices(spec, student, device=device, start=self._start, frozen_dtype=computed)
         for voice in voices:
             if spec.rollout.teacher_writes and voice.lm is not student:
@@ -263,8 +263,7 @@ class _Run:
         reference = load_student(self.spec, device=device, trainable=False)
         self._start(reference)
         reference.restrict_vocabulary(vocab_size)
-        if _precision(self.spec, device) == "bfloat16":
-            cast_parameters(reference.model, torch.bfloat16)
+        cast_parameters(reference.model, _dtype(self.spec, device))
         return reference
 
     def _resume(self, t: Trainer, device: torch.device) -> int:
@@ -709,6 +708,11 @@ def _precision(spec: JobSpec, device: torch.device) -> str:
     if spec.resources.precision != "auto":
         return spec.resources.precision
     return "bfloat16" if device.type == "cuda" else "float32"
+
+
+def _dtype(spec: JobSpec, device: torch.device) -> torch.dtype:
+    """What frozen models are kept in, and the student writes with."""
+    return torch.bfloat16 if _precision(spec, device) == "bfloat16" else torch.float32
 
 
 def _autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:

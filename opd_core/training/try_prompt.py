@@ -23,7 +23,7 @@ from opd_core.runs.artifacts import CorruptArtifact, RunFiles
 from opd_core.spec import JobSpec, UserError
 from opd_core.spec.job import LARGEST_TOP_K
 from opd_core.tasks import Problem, Task
-from opd_core.tasks.contexts import imitate, read
+from opd_core.tasks.contexts import ways
 from opd_core.tasks.prompts import Prompts
 from opd_core.teachers import Asked, Teacher, load_voices, make_teacher, score_with_ends
 from opd_core.training import checkpoint, messages
@@ -110,15 +110,7 @@ def _load(files: RunFiles, spec: JobSpec, wanted: str | None) -> _Loaded:
 def _prompts_alone(spec: JobSpec, student: LanguageModel) -> Task:
     """What a teacher has to know of the task to read a prompt; its problems are not loaded for that."""
     prompts = Prompts(student.tokenizer, spec.task.template, spec.task.system_prompt)
-    return Task(
-        name="prompt",
-        train=(),
-        eval=(),
-        verify=None,
-        encode=lambda problem: prompts.encode(problem.prompt),
-        read=lambda problem, context, solution: read(prompts, problem, context, solution),
-        imitate=lambda text: imitate(student.tokenizer, text),
-    )
+    return Task(name="prompt", train=(), eval=(), verify=None, **ways(prompts))
 
 
 def _read_checkpoint(

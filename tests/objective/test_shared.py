@@ -9,7 +9,7 @@ import torch
 from oracle import gradient
 from torch import Tensor
 
-from opd_core.objective.aggregate import aggregation_of_heard
+from opd_core.objective.aggregate import aggregation_of_heard, aggregation_weights
 from opd_core.objective.feedback import Feedback, FeedbackContext
 from opd_core.objective.importance import importance_weights
 from opd_core.objective.loss import force, plan_loss
@@ -253,7 +253,9 @@ def test_counts_of_the_heard_tokens_with_two_origins():
     data = torch.tensor([False, True])
     gates = mask.double()
     aggregation = Aggregation(by_origin=True)
-    weights, normalizer, others = aggregation_of_heard(aggregation, mask, heard, gates, data)
+    weights, normalizer, others = aggregation_of_heard(
+        aggregation, mask, heard, gates, data, of_all=aggregation_weights(aggregation, mask, gates, data)
+    )
     # Each origin is a mean over its own tokens: of those heard, 1 by the student and 2 of data; of all, 3 and 2.
     share = weights / normalizer
     torch.testing.assert_close(share[heard[mask]], torch.tensor([1.0, 0.5, 0.5]).double())
