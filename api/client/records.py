@@ -30,6 +30,10 @@ class Records(Transport):
         """One recorded sequence, token by token."""
         return self._get(s.Sequence, f"/v1/jobs/{id}/steps/{step}/sequences/{n}")
 
+    def quantities(self, id: str, step: int) -> s.QuantityList:
+        """How large each number of a step's tokens is: one scale for all its sequences."""
+        return self._get(s.QuantityList, f"/v1/jobs/{id}/steps/{step}/quantities")
+
     def routing(
         self,
         id: str,

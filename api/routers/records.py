@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query
 
+from api import quantities, tokens
 from api import schemas as s
-from api import tokens
 from api.heatmaps import gates, occurrences, profile, routing
 from api.problems import ProblemError, responses
 from api.recorded import Records
@@ -64,6 +64,17 @@ def read_sequence(
 ) -> s.Sequence:
     """Both models' log-probabilities and likeliest tokens, the update's plan, and the probed change."""
     return tokens.sequence(records.sequence(step, n), services.vocabulary(job.id))
+
+
+@router.get(
+    "/steps/{step}/quantities",
+    response_model=s.QuantityList,
+    summary="See how large the numbers of a step's tokens are",
+    responses=responses(404, 422),
+)
+def list_quantities(records: RecordsDep, step: Step) -> s.QuantityList:
+    """Of each number its range, and the 98 % quantile of its sizes: one scale for all sequences of the step."""
+    return s.QuantityList(step=step, data=quantities.quantities(records.step(step, quantities.COLUMNS)))
 
 
 @router.get(

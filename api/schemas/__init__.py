@@ -59,6 +59,8 @@ from api.schemas.telemetry import Occurrence as Occurrence
 from api.schemas.telemetry import Occurrences as Occurrences
 from api.schemas.telemetry import ProbeEntry as ProbeEntry
 from api.schemas.telemetry import Profile as Profile
+from api.schemas.telemetry import Quantity as Quantity
+from api.schemas.telemetry import QuantityList as QuantityList
 from api.schemas.telemetry import RouteBalance as RouteBalance
 from api.schemas.telemetry import RouteEntry as RouteEntry
 from api.schemas.telemetry import Sequence as Sequence

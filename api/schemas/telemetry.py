@@ -116,6 +116,23 @@ class Sequence(SequenceSummary):
     tokens: list[Token]
 
 
+class Quantity(Schema):
+    """How large a number is over all recorded tokens of a step."""
+
+    name: str = Field(description="As the token names it; gate:NAME, part:NAME (of components), realised (own probe).")
+    tokens: int = Field(description="Tokens that have it.")
+    lowest: float
+    highest: float
+    limit: float = Field(description="Where a colour scale ends: the 98 % quantile of its sizes; of gates at least 1.")
+    beyond: int = Field(description="Tokens beyond the limit.")
+
+
+class QuantityList(Page[Quantity]):
+    """The numbers that tokens of a step have."""
+
+    step: int
+
+
 class HeatmapRow(Schema):
     """A suppressed sampled token and how many probed states show it."""
 

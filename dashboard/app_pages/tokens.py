@@ -17,7 +17,6 @@ from dashboard.shaping.colors import Scale
 from dashboard.shaping.text import escape_markdown, readable, visible
 
 JUMPS = 10
-SCALE_SEQUENCES = 16  # sequences of a step that set the colour scale
 KEYS = (
     "Keys, after a click on the strip: ← → token, Home End, X next extreme (shift: back), ↑ ↓ sequence, "
     "Page↑ Page↓ step, space play and pause."
@@ -44,11 +43,11 @@ def view() -> None:
     n = selection.number("seq")
     n = n if n in known else next(iter(known))
     sequence = data.sequence(job.id, step, n)
-    compared = [data.sequence(job.id, step, one) for one in list(known)[:SCALE_SEQUENCES]]
-    offered = fields.offered([sequence, *compared])
+    sizes = data.quantities(job.id, step)
+    offered = fields.offered_at(sizes)
     choose_sequence(known, n)
     field, second = choose_colors(offered)
-    used = fields.field_scale(field, compared)
+    used = fields.scale_at(field, sizes)
     if not sequence.tokens:
         texts(sequence)
         st.caption("The student wrote nothing here.")
@@ -71,7 +70,7 @@ def view() -> None:
                 offered.values(),
                 place=shape.place(job.id, step, n),
                 selected=position,
-                second=None if second is None else (second, fields.field_scale(second, compared)),
+                second=None if second is None else (second, fields.scale_at(second, sizes)),
             ),
             key="strip",
             on_pick=picked,

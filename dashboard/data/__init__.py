@@ -11,7 +11,7 @@ from dashboard.data.comparison import compare, shared_problems
 from dashboard.data.connection import Problem, api_url, check, forget
 from dashboard.data.fleet import failed_attempts, queues, workers
 from dashboard.data.questions import probe, question, replan
-from dashboard.data.records import gates, returns, routing, sequence, sequences, steps, suppressed
+from dashboard.data.records import gates, quantities, returns, routing, sequence, sequences, steps, suppressed
 from dashboard.data.runs import attempts, checkpoints, events, export, health, job, jobs, memory, metrics, report, trend
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "models",
     "pause",
     "probe",
+    "quantities",
     "question",
     "queues",
     "recipes",

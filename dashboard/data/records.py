@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from api.schemas import Gates, Heatmap, Occurrences, Profile, Sequence, SequenceSummary
+from api.schemas import Gates, Heatmap, Occurrences, Profile, Quantity, Sequence, SequenceSummary
 from dashboard.data.connection import LIVE_S, RECORDS_S, SUMMARY_S, call, checked
 
 GRID = (64, 64)  # positions and steps of a heatmap: as many as are kept apart
@@ -26,6 +26,12 @@ def sequences(job_id: str, step: int) -> list[SequenceSummary]:
 def sequence(job_id: str, step: int, n: int) -> Sequence:
     """One sequence, token by token."""
     return call(lambda api: api.sequence(checked(job_id), step, n))
+
+
+@st.cache_data(ttl=RECORDS_S, max_entries=500, show_spinner=False)
+def quantities(job_id: str, step: int) -> dict[str, Quantity]:
+    """How large each number of the step's tokens is, by name."""
+    return {one.name: one for one in call(lambda api: api.quantities(checked(job_id), step)).data}
 
 
 @st.cache_data(ttl=SUMMARY_S, max_entries=60, show_spinner=False)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
+from api.schemas import Quantity, Token
 from api.schemas import Sequence as Recorded
-from api.schemas import Token
 from dashboard.shaping.colors import Scale, scale
 from dashboard.shaping.text import words
 
@@ -27,6 +27,7 @@ def _attribute(name: str, label: str, meaning: str, *, signed: bool = True) -> F
     return Field(name, label, meaning, signed, attrgetter(name))
 
 
+_LEAST = 1e-6  # where a scale ends when all numbers are tiny
 _LOUD = "how loudly the token speaks in the update: 0 silenced, 1 as it is"
 LOG_RATIO = _attribute("log_ratio", "log-ratio r", "log p(teacher) − log π(student) of the sampled token, in nats")
 RETURN = _attribute("return_", "return", "log-ratios of this token and all later ones, summed up, in nats")
@@ -96,14 +97,40 @@ def offered(sequences: Iterable[Recorded]) -> dict[str, Field]:
     """What these sequences can be coloured by, by key: only what their run has, in the order of the update."""
     tokens = [token for sequence in sequences for token in sequence.tokens]
     gates, parts = _names(token.gates for token in tokens), _names(token.components for token in tokens)
+    return _listed(
+        value=any(token.value is not None for token in tokens),
+        credit=any(token.coefficient for token in tokens),
+        gated=any(token.gate not in (1.0, None) for token in tokens),
+        gates=gates,
+        parts=parts,
+        moved=any(token.probe for token in tokens),
+    )
+
+
+def offered_at(known: Mapping[str, Quantity]) -> dict[str, Field]:
+    """What the sequences of a step can be coloured by, from what the step's tokens have, by name."""
+    coefficient, gate = known.get("coefficient"), known.get("gate")
+    return _listed(
+        value="value" in known,
+        credit=coefficient is not None and (coefficient.lowest, coefficient.highest) != (0.0, 0.0),
+        gated=gate is not None and (gate.lowest, gate.highest) != (1.0, 1.0),
+        gates=[name.removeprefix("gate:") for name in known if name.startswith("gate:")],
+        parts=[name.removeprefix("part:") for name in known if name.startswith("part:")],
+        moved="realised" in known,
+    )
+
+
+def _listed(
+    *, value: bool, credit: bool, gated: bool, gates: Sequence[str], parts: Sequence[str], moved: bool
+) -> dict[str, Field]:
     found = [LOG_RATIO, RETURN]
-    if any(token.value is not None for token in tokens):
+    if value:
         found.append(VALUE)
     # The direct route gives no credit to sampled tokens: zeros, and no parts.
-    pushes = bool(parts) or any(token.coefficient for token in tokens)
+    pushes = bool(parts) or credit
     if pushes:
         found.append(ADVANTAGE)
-    if gates or any(token.gate not in (1.0, None) for token in tokens):
+    if gates or gated:
         found.append(all_gates(gates))
     if len(gates) > 1:
         found += map(one_gate, gates)
@@ -111,8 +138,7 @@ def offered(sequences: Iterable[Recorded]) -> dict[str, Field]:
         found.append(COEFFICIENT)
     if len(parts) > 1:
         found += map(one_part, parts)
-    moved = [REALISED] if any(token.probe for token in tokens) else []
-    return {field.key: field for field in (*found, *_STATE, *moved)}
+    return {field.key: field for field in (*found, *_STATE, *([REALISED] if moved else []))}
 
 
 def _names(tables: Iterable[Mapping[str, float | None]]) -> list[str]:
@@ -123,7 +149,15 @@ def field_scale(field: Field, sequences: Iterable[Recorded]) -> Scale:
     """One scale for all sequences of a step, so that colours can be compared between them."""
     values = [field.read(token) for sequence in sequences for token in sequence.tokens]
     # A gate that is open everywhere must look open, not extreme: its scale starts at 1.
-    return scale(values, signed=field.signed, at_least=1.0 if field.key.startswith("gate") else 1e-6)
+    return scale(values, signed=field.signed, at_least=1.0 if field.key.startswith("gate") else _LEAST)
+
+
+def scale_at(field: Field, known: Mapping[str, Quantity]) -> Scale:
+    """``field_scale`` of all sequences of a step, from what the API says of the step's tokens."""
+    found = known.get(field.key.removesuffix("_"))
+    if found is None:
+        return scale([], signed=field.signed)
+    return Scale(limit=max(found.limit, _LEAST), signed=field.signed, clamped=found.beyond)
 
 
 def scale_note(field: Field, used: Scale) -> str:

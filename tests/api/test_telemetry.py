@@ -9,6 +9,7 @@ from opd_core.runs import records
 from opd_core.tasks import demo_models
 from opd_core.tasks.load import BUILT_IN
 from tests.api.test_jobs import problem_of
+from tests.quantities import quantities
 from tests.runs.test_records import row
 
 
@@ -305,3 +306,43 @@ def test_health_reads_metrics_and_alarms_as_lights(http, run, store):
     assert "early stopping" in lights["A9"]["sentence"]
     assert lights["A11"]["status"] == "good"
     assert found["alarms"] == ["completions are too short"]
+
+
+@pytest.mark.parametrize("where", ["live", "at rest"])
+def test_how_large_the_numbers_of_a_step_are(http, run, live, where):
+    job_id, files = run
+    nothing, endless = float("nan"), float("inf")
+    rows = [
+        {**row(5, 0, length=4), "token_ids": [1, 2, 3, 4], "log_ratio": [-1.0, nothing, -endless, 0.5]},
+        {**row(5, 1), "token_ids": [1, 1, 1], "values": None, "gate_weights": [[1.0, 0.25], [3.0, 0.0], [1.0, 0.0]]},
+    ]
+    probed = [None, [1, 2], None]
+    rows[0] |= {"probe_ids": [*probed, None], "probe_realised": [None, [0.5, -0.125], None, None]}
+    rows[0] |= {"probe_predicted": [None, [0.0, 0.0], None, None], "route_ids": [[]] * 4, "route_weights": [[]] * 4}
+    if where == "live":
+        live.publish_records(job_id, 5, 1, records.encode(rows))
+    else:
+        records.write_part(files, rows, 1, 10, 1)
+    found = http.get(f"/v1/jobs/{job_id}/steps/5/quantities").json()
+    path = f"/v1/jobs/{job_id}/steps/5/sequences"
+    slow = quantities([http.get(f"{path}/{n}").json() for n in (0, 1)])
+    assert found["step"] == 5
+    assert {one["name"]: one for one in found["data"]} == {one["name"]: pytest.approx(one) for one in slow}
+    known = {one["name"]: one for one in found["data"]}
+    assert (known["realised"]["lowest"], known["realised"]["highest"]) == (-12.5, 50.0)
+    assert (known["gate:tip"]["highest"], known["gate:window"]["limit"]) == (3.0, 1.0)
+    assert known["log_ratio"]["tokens"] == 5
+    assert known["value"]["tokens"] == 4
+    assert "no token records" in problem_of(http.get(f"/v1/jobs/{job_id}/steps/9/quantities"), 404)["detail"]
+
+
+def test_a_step_whose_tokens_have_no_gates_and_no_probes(http, run):
+    job_id, files = run
+    bare = dict.fromkeys(["gate_names", "gate_weights", "component_names", "component_values", "values"])
+    unprobed = dict.fromkeys(["probe_ids", "probe_predicted", "probe_realised"], [None] * 3)
+    empty = {key: [] for key in unprobed}
+    records.write_part(files, [{**row(1), **bare, **unprobed}, {**row(1, 1, length=0), **bare, **empty}], 1, 10, 1)
+    found = http.get(f"/v1/jobs/{job_id}/steps/1/quantities").json()["data"]
+    assert [one["name"] for one in found] == [
+        *("log_ratio", "return", "advantage", "gate", "coefficient", "kl", "entropy_student", "entropy_teacher")
+    ]

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from opd_core.recipes import load
 from tests.dashboard import fake_compare, fake_fleet, fake_profiles, fake_questions
+from tests.quantities import quantities
 
 TOKEN = "fake-token"
 HOSTILE = "<img src=x onerror=window.__xss=1>"
@@ -245,6 +246,11 @@ class World:
                 rows = [sequence(int(step), n, whole) for n in range(SEQUENCES)]
                 return 200, {
                     **page([{k: v for k, v in row.items() if k != "tokens"} for row in rows]),
+                    "step": int(step),
+                }
+            case ["steps", step, "quantities"]:
+                return 200, {
+                    **page(quantities([sequence(int(step), n, whole) for n in range(SEQUENCES)])),
                     "step": int(step),
                 }
             case ["steps", step, "sequences", n]:

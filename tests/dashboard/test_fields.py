@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from api.schemas import ProbeEntry, Sequence, Token
+from api.schemas import ProbeEntry, Quantity, Sequence, Token
 from dashboard.shaping import fields
 from dashboard.shaping.colors import STEPS, Scale
 from tests.dashboard.fake_api import sequence
+from tests.quantities import quantities
 
 
 @pytest.fixture
@@ -89,3 +90,24 @@ def test_note_says_that_it_clamps() -> None:
     field = fields.LOG_RATIO
     assert "Clamped at the step's 98 % quantile, 3 tokens beyond it." in fields.scale_note(field, Scale(1.0, True, 3))
     assert "Clamped" not in fields.scale_note(field, Scale(1.0, True, 0))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_step_is_offered_and_scaled_as_its_sequences_are(whole: bool) -> None:
+    rows = [sequence(7, n, whole) for n in range(4)]
+    known = {one["name"]: Quantity.model_validate(one) for one in quantities(rows)}
+    sequences = [Sequence.model_validate(row) for row in rows]
+    offered = fields.offered_at(known)
+    assert list(offered) == list(fields.offered(sequences))
+    for field in offered.values():
+        assert fields.scale_at(field, known) == fields.field_scale(field, sequences)
+
+
+def test_a_direct_step_offers_no_credit() -> None:
+    rows = [sequence(7, 1)]
+    for token in rows[0]["tokens"]:
+        token |= {"gate": 1.0, "advantage": 0.0, "coefficient": 0.0, "probe": None}
+    known = {one["name"]: Quantity.model_validate(one) for one in quantities(rows)}
+    assert list(fields.offered_at(known)) == ["log_ratio", "return_", *STATE]
+    assert list(fields.offered_at({})) == ["log_ratio", "return_", *STATE]
+    assert fields.scale_at(fields.RETURN, {}) == fields.field_scale(fields.RETURN, [])
