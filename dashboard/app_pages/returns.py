@@ -87,7 +87,12 @@ def choose_step(found: Profile) -> int:
     if len(steps) > 1:
         key = selection.slider_key("returns_step", step, moves=moves)
         st.session_state[key] = step
-        st.select_slider("Step", steps, key=key, on_change=lambda: selection.choose(step=st.session_state[key]))
+        st.select_slider(
+            "Step",
+            steps,
+            key=key,
+            on_change=lambda: selection.choose_moved("step", st.session_state[key], shown=step),
+        )
     return step
 
 

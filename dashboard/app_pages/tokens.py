@@ -115,7 +115,7 @@ def choose_step(steps: list[int], step: int) -> None:
             "Step",
             steps,
             key=key,
-            on_change=lambda: selection.choose(step=st.session_state[key]),
+            on_change=lambda: selection.choose_moved("step", st.session_state[key], shown=step),
         )
         starter.button(
             "Pause" if player.playing() else "Play",

@@ -88,3 +88,13 @@ def slider_key(name: str, value: object, *, moves: bool) -> str:
     under the same key that would look like the reader's choice, and end the following.
     """
     return f"{name}_{value}" if moves else name
+
+
+def choose_moved(key: str, value: int, shown: int) -> None:
+    """Write where a slider that was drawn at ``shown`` was moved to.
+
+    Right after another page was left, one that the page moves by itself may be reported as changed to the very value it
+    was drawn at: that is nobody's choice, and would end the following.
+    """
+    if value != shown:
+        choose(**{key: value})
