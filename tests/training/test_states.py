@@ -122,6 +122,20 @@ def test_the_student_goes_on_from_a_beginning_that_shrinks(world, of):
     torch.testing.assert_close(written.rollouts.behaviour_logp[written.rollouts.mask], own, atol=2e-5, rtol=0)
 
 
+def test_what_a_teacher_writes_in_its_own_context_stands_in_the_students(world):
+    student, teacher, task = world
+    voice = Voice("teacher", teacher, context="{answer} = {prompt}")
+    shares = {"student": 0.0, "teacher": 1.0, "data": 0.0}
+    spec = RolloutSpec.model_validate({"samples_per_prompt": 2, "max_new_tokens": 8, "written_by": shares})
+    written = Writer(spec, 3, student, Teacher([voice], task), task).fresh(task.train[:6], step=4, progress=0.0)
+    rows = written.rollouts
+    for problem, prompt, mask in zip(written.problems, rows.prompts, rows.prompt_mask, strict=True):
+        assert prompt[mask].tolist() == task.encode(problem)
+        assert voice.encode(task, problem) != task.encode(problem)
+    heard = rows.after([voice.encode(task, problem) for problem in written.problems], student.pad_id)
+    torch.testing.assert_close(rows.behaviour_logp[rows.mask], log_probs(teacher, heard), atol=2e-5, rtol=0)
+
+
 def replay(world, **settings):
     student, _, task = world
     spec = RolloutSpec.model_validate({"replay": {"share": 0.5, "max_age": 2, **settings}}).replay
