@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
+
+from tests.ports import free_port
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,7 @@ def s3_server() -> Iterator[S3]:
     if url := os.environ.get("OPD_TEST_S3_URL"):  # its credentials are in the environment already
         yield S3(f"{url}/{uuid.uuid4().hex}", {})
         return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, e
 
 from dashboard.config import APP, streamlit_flags
 from tests.dashboard.fake_api import TOKEN, FakeApi, World
+from tests.ports import free_port
 
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -65,13 +65,6 @@ class Viewer:
         """Collect console errors. On a deep link Streamlit first looks for its server below the page's path."""
         if message.type == "error" and "/_stcore/" not in (message.location or {}).get("url", ""):
             self.errors.append(message.text)
-
-
-def free_port() -> int:
-    """A loopback port nobody listens on right now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @contextlib.contextmanager

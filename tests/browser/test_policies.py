@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 from api.main import create_app
 from api.serve import _Server
 from opd_core.runs.settings import Settings
-from tests.browser.conftest import free_port
+from tests.ports import free_port
 
 
 @pytest.fixture

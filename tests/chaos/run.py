@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from sqlalchemy import create_engine, make_url, text
 
 from api.client import ApiError
 from opd_core.recipes import resolve
@@ -40,6 +39,7 @@ from opd_core.spec import JobSpec
 from tests.chaos.checker import Reference, check, leftovers
 from tests.chaos.faults import KINDS
 from tests.chaos.stack import CODE, LIGHT, Setup, Stack, running, wait_until
+from tests.postgres import SERVER, fresh_database
 from tests.tiny import TinyWorld, make_tiny_world, tiny_body
 from worker.trainer_process import TRAINER, trainer_environment
 
@@ -211,25 +211,15 @@ def setup(name: str, light: bool) -> Iterator[Setup]:
     if name == "embedded":
         yield Setup(light=light)
         return
-    server = os.environ.get("OPD_TEST_POSTGRES_URL")
-    if server is None:
+    if not SERVER:
         raise SystemExit("--setup scaled: OPD_TEST_POSTGRES_URL is not set; name a PostgreSQL server, as .ci/run does")
-    url = make_url(server).set(drivername="postgresql+psycopg")
-    database = f"opd_chaos_{uuid.uuid4().hex[:12]}"
-    admin = create_engine(url, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {database}"))
     store = os.environ.get("OPD_TEST_S3_URL")
-    try:
+    with fresh_database() as url:
         yield Setup(
-            url.set(database=database).render_as_string(hide_password=False),
-            f"{store.rstrip('/')}/{database}" if store else None,
+            url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False),
+            f"{store.rstrip('/')}/{url.database}" if store else None,
             light,
         )
-    finally:
-        with admin.connect() as connection:
-            connection.execute(text(f"DROP DATABASE {database} WITH (FORCE)"))
-        admin.dispose()
 
 
 def main() -> int:

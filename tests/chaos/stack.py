@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from opd_core.runs import database
 from opd_core.runs.queue import TASK_NAME, celery_config
 from opd_core.runs.settings import Settings
 from opd_core.runs.store import RunStore
+from tests.ports import free_port
 from tests.tiny import TinyWorld
 
 CODE = Path(__file__).resolve().parents[2]
@@ -58,7 +58,7 @@ class Stack:
             (home / folder).mkdir(parents=True)
         self._broker: Broker = choose(home, None)
         artifacts = setup.artifacts_url or (f"file://{disk}" if disk else f"file://{home}/artifacts")
-        self.port = _free_port()
+        self.port = free_port()
         self.environment = {
             "OPD_HOME": str(home),
             "OPD_REDIS_URL": self._broker.url,
@@ -210,12 +210,6 @@ def _command(process: psutil.Process) -> str:
     with suppress(psutil.Error):
         return " ".join(process.cmdline())
     return ""
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float) -> None:

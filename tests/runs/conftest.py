@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
 
 from opd_core.runs import database
 from opd_core.runs.store import RunStore
 from opd_core.spec import JobSpec
+from tests.postgres import SERVER, fresh_database
 
-POSTGRES = os.environ.get("OPD_TEST_POSTGRES_URL")
 
-
-@pytest.fixture(
-    params=["sqlite", pytest.param("postgresql", marks=pytest.mark.skipif(not POSTGRES, reason="no server"))]
-)
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.skipif(not SERVER, reason="no server"))])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty database of its own."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/runs.db"
         return
-    server = make_url(str(POSTGRES)).set(drivername="postgresql+psycopg")
-    name = f"opd_test_{uuid.uuid4().hex}"
-    admin = create_engine(server, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    yield server.set(database=name).render_as_string(hide_password=False)
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
+    with fresh_database() as url:
+        yield url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
 
 
 @pytest.fixture
