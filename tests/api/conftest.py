@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import threading
 import time
@@ -23,6 +22,7 @@ from api.services import Services
 from opd_core.runs.live import LiveWriter
 from opd_core.runs.settings import Settings
 from opd_core.runs.store import RunStore
+from tests.ports import free_port
 
 TOKEN = "a-test-token"
 SPEC = {
@@ -151,9 +151,7 @@ class Server:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture
