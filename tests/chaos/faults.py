@@ -18,6 +18,7 @@ from sqlalchemy import text
 
 from opd_core.runs import database
 from opd_core.runs.artifacts import RunFiles, job_files
+from opd_core.runs.states import TERMINAL
 from tests.chaos.stack import LEASE_S, Stack
 
 Fault = Callable[[Stack, random.Random, list[str]], str | None]
@@ -207,7 +208,12 @@ def pause_and_resume(stack: Stack, chance: random.Random, jobs: list[str]) -> st
     except ValueError:  # it is finalizing or over
         return None
     time.sleep(chance.uniform(0.2, 2.0))
-    stack.store.request_resume(job_id)
+    try:
+        stack.store.request_resume(job_id)
+    except ValueError:  # it came to its end before it could pause
+        job = stack.store.get_job(job_id)
+        if job is None or job.status not in TERMINAL:
+            raise
     return job_id
 
 
