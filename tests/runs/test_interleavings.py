@@ -81,7 +81,7 @@ def content(store, job_id):
     return [*rows, store.get_metrics(job_id), store.list_checkpoints(job_id), store.get_report(job_id)]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions=st.lists(ACTIONS, min_size=15, max_size=40), max_restarts=st.integers(0, 3))
 def test_one_holder_rising_attempts_one_end_and_no_late_write(store, actions, max_restarts):
     forget_all(store)
