@@ -238,6 +238,19 @@ def test_tokens_follow_the_newest_step_until_one_is_chosen(app, fake_api: FakeAp
     assert test.select_slider(key="tokens_step_15").value == 15
 
 
+@pytest.mark.parametrize("page", ["tokens", "returns"])
+def test_a_slider_that_reports_where_it_was_drawn_ends_no_following(app, page: str) -> None:
+    """A page that was opened from another may report so: its slider is unknown to what the server remembers."""
+    test = app(page, job=RUNNING)
+    (slider,) = test.select_slider
+    shown = int(slider.value)
+    # What the browser sends although nobody touched it, and what a reader's choice looks like.
+    for value, pinned in ((shown, False), (shown - 1, True)):
+        test.session_state[slider.key] = None
+        slider.set_value(value).run()
+        assert ("step" in test.query_params) is pinned
+
+
 def test_a_link_restores_step_sequence_token_and_colour(app) -> None:
     test = app("tokens", job=DONE, step=20, seq=2, token=3, color="gate")
     assert test.select_slider(key="tokens_step").value == 20
