@@ -131,5 +131,7 @@ def test_part_that_ignores_the_request_is_killed(home: Path) -> None:
     running = RunningPart(part, home)
     running.wait_until_ready()
     assert os.getpriority(os.PRIO_PROCESS, running.pid) == 7 + os.getpriority(os.PRIO_PROCESS, 0)
+    if (session := Path(f"/proc/{running.pid}/autogroup")).exists():  # it counts against other sessions, too
+        assert session.read_text().endswith("nice 7\n")
     running.stop()
     assert running.how_it_ended() == "killed by SIGKILL"
