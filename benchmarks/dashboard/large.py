@@ -28,6 +28,7 @@ def measure(stack: Stack, short: bool) -> dict[str, Any]:
         "list of steps": "steps",
         "sequences of a step": f"steps/{steps}/sequences",
         "one sequence": f"steps/{steps}/sequences/7",
+        "numbers of a step": f"steps/{steps}/quantities",
         "returns, all steps": "heatmaps/returns?field=kl&rows=64&columns=64",
         "returns, one step": f"heatmaps/returns?field=kl&from_step={steps}&to_step={steps}",
         "gates, newest 100 steps": f"heatmaps/gates?from_step={newest}&to_step={steps}&rows=64&columns=64",
