@@ -1,6 +1,6 @@
 """Break the code, one line at a time, and see the tests turn red.
 
-    python tests/mutation/run.py [--only SUBSTRING] [--start ROW]
+    python tests/mutation/run.py [--only SUBSTRING] [--start ROW] [--end ROW]
 
 Each row of table.yaml is applied to a copy of the tree; the tests named there must fail. Exit code 1 if one survives.
 """
@@ -32,12 +32,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="rows whose file contains this")
     parser.add_argument("--start", type=int, default=1, help="go on from this row of the table")
+    parser.add_argument("--end", type=int, default=None, help="stop after this row")
     arguments = parser.parse_args()
     rows = yaml.safe_load(Path(__file__).with_name("table.yaml").read_text())
     if stale := [row for row in rows if (ROOT / row["file"]).read_text().count(row["old"]) != 1]:
         print("mend the table; not found once:", *(f"{row['file']}: {row['old']!r}" for row in stale), sep="\n")
         return 1
-    rows = [row for row in rows[arguments.start - 1 :] if arguments.only in row["file"]]
+    rows = [row for row in rows[arguments.start - 1 : arguments.end] if arguments.only in row["file"]]
     survivors = []
     with tempfile.TemporaryDirectory(prefix="opd-mutants-") as folder:
         tree = Path(folder)
