@@ -86,10 +86,14 @@ class _Run:
         self.state = sha256(f"{self.state} {self.step}".encode()).hexdigest()
         self.tokens += _TOKENS
         self._say_scalars(self.step)
-        self.emit({"type": "progress", "step": self.step, "total": schedule["steps"], "student_tokens": self.tokens})
+        self._say_progress()
         if self.saving or self.step % schedule["checkpoint_every"] == 0 or self.step == schedule["steps"]:
             self.saving = False
             self._checkpoint()
+
+    def _say_progress(self) -> None:
+        steps = self.spec["schedule"]["steps"]
+        self.emit({"type": "progress", "step": self.step, "total": steps, "student_tokens": self.tokens})
 
     def _say_scalars(self, step: int) -> None:
         self.emit({"type": "metrics", "step": step, "values": {"loss": 1.0 / (step + 1)}})
@@ -103,6 +107,7 @@ class _Run:
         return [name for _, _, name in sorted(found, reverse=True)]
 
     def _resume(self) -> None:
+        self.files.sweep("checkpoints")
         for name in self._names():
             with tempfile.TemporaryDirectory() as folder:
                 try:
@@ -116,6 +121,7 @@ class _Run:
             for step in range(self.step + 1):
                 self._say_scalars(step)
             self.emit(event("resumed", f"resumed after step {self.step}", step=self.step))
+            self._say_progress()
             return
 
     def _checkpoint(self) -> None:
