@@ -87,7 +87,7 @@ def _next_attempt(files: RunFiles) -> int:
 
 def _set_threads(spec: JobSpec) -> None:
     """What a worker sets for its trainer (see worker/trainer_process.py), unless the user has set it."""
-    threads = str(trainer_threads(spec.resources.threads))
+    threads = str(trainer_threads(spec.resources.threads, processes=spec.resources.processes))
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, threads)
     for variable, value in QUIET.items():

@@ -122,7 +122,10 @@ class Supervisor:
         self._command = command
         self._files = job_files(settings.artifacts_url, claim.job_id)
         self._recorder = Recorder(claim, store, live)
-        self._threads = trainer_threads(claim.spec["resources"]["threads"], fallback=default_threads)
+        resources = claim.spec["resources"]
+        self._threads = trainer_threads(
+            resources["threads"], fallback=default_threads, processes=resources["processes"]
+        )
         self._max_runtime_s = float(claim.spec["schedule"]["max_runtime_s"])
         self._deadline = time.monotonic() + self._max_runtime_s - self._earlier_runtime_s()
         self._disks = Disks(settings)

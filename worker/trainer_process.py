@@ -34,8 +34,10 @@ _LONGEST_LINE = 64 * 1024 * 1024
 _NOT_FOR_THE_TRAINER = ("OPD_API_TOKEN", "OPD_REDIS_URL", "OPD_DATABASE_URL", "OPD_SUPERVISOR_PID", "OPD_SECRETS_DIR")
 
 
-def trainer_threads(requested: int | str, *, fallback: int | None = None) -> int:
-    """CPU threads of the trainer: the job's wish, else ``fallback`` (OPD_TRAINER_THREADS), else all cores but one.
+def trainer_threads(requested: int | str, *, fallback: int | None = None, processes: int = 1) -> int:
+    """CPU threads of each process of the trainer.
+
+    The job's wish, else their share of ``fallback`` (OPD_TRAINER_THREADS), else of all cores but one.
 
     One core stays with the API and the dashboard: two compute threads that wait for each other beside a busy process
     are several times slower than one.
@@ -43,9 +45,9 @@ def trainer_threads(requested: int | str, *, fallback: int | None = None) -> int
     if isinstance(requested, int):
         return requested
     if fallback is not None:
-        return fallback
+        return max(1, fallback // processes)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores - 1)
+    return max(1, (cores - 1) // processes)
 
 
 def trainer_environment(settings: Settings, threads: int, base: Mapping[str, str]) -> dict[str, str]:

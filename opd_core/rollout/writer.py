@@ -82,7 +82,7 @@ class Rollouts:
         position = torch.arange(int((before + written).max()), device=self.tokens.device)
         attention = position < before + written
         # Padding is masked, so any id will do.
-        ids = self.tokens.new_full(attention.shape, int(self.tokens[0, 0]))
+        ids = self.tokens.new_full(attention.shape, int(self.prompts[0, -1]))
         ids[attention] = torch.cat([self.prompts, self.tokens], 1)[torch.cat([self.prompt_mask, self.mask], 1)]
         return ids, attention, (position >= before - 1) & (position < before + written - 1)
 

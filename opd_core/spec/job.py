@@ -11,6 +11,7 @@ from opd_core.spec.base import Spec
 from opd_core.spec.errors import UserError
 from opd_core.spec.method import MethodSpec
 from opd_core.spec.model import ModelSpec
+from opd_core.spec.processes import check_processes
 from opd_core.spec.rollout import RolloutSpec
 from opd_core.spec.states import check_states, state_warnings
 from opd_core.spec.student import StudentSpec
@@ -237,12 +238,20 @@ class ResourcesSpec(Spec):
     """Where the job runs."""
 
     queue: str = Field("cpu", pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
-    processes: Literal[1] = 1
+    processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes of one machine that share each step (data parallelism); on GPUs each needs one of its "
+        "own. Each holds all of student, teacher and optimizer; nothing is sharded.",
+    )
     precision: Literal["float32", "bfloat16", "auto"] = Field(
         "auto",
         description="Compute precision; weights are always float32. auto = bfloat16 on a GPU, float32 on a CPU.",
     )
-    threads: int | Literal["auto"] = Field("auto", description="CPU threads of the trainer; auto = the worker decides.")
+    threads: int | Literal["auto"] = Field(
+        "auto", description="CPU threads of each process of the trainer; auto = the worker decides."
+    )
 
     @field_validator("threads")
     @classmethod
@@ -314,6 +323,7 @@ class JobSpec(Spec):
                 param="task.answer_column",
             )
         check_states(self, method)
+        check_processes(self)
 
     def voices(self) -> list[tuple[str, Voice]]:
         """Every teacher with the path of its field. Raises UserError where there is none."""

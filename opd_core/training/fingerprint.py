@@ -10,8 +10,13 @@ import transformers
 import opd_core
 from opd_core.models import LanguageModel
 
+_UNSAID = {"processes": 1}
+"""What checkpoints of earlier versions leave out."""
 
-def fingerprint(student: LanguageModel, *, device: torch.device, precision: str, micro_tokens: int) -> dict[str, Any]:
+
+def fingerprint(
+    student: LanguageModel, *, device: torch.device, precision: str, micro_tokens: int, processes: int
+) -> dict[str, Any]:
     """Everything known to change the last bit of a result. Stored in each checkpoint and compared on resume."""
     return {
         "opd": opd_core.__version__,
@@ -23,9 +28,11 @@ def fingerprint(student: LanguageModel, *, device: torch.device, precision: str,
         "attention": student.model.config._attn_implementation,
         "precision": precision,
         "micro_tokens": micro_tokens,
+        "processes": processes,
     }
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Readable differences, 'threads 2 -> 1'."""
+    before = _UNSAID | before
     return [f"{key} {before.get(key)} -> {now.get(key)}" for key in now if before.get(key) != now.get(key)]

@@ -29,7 +29,11 @@ def main() -> int:
     parser.add_argument("--spec", type=Path, required=True, help="job spec, JSON")
     parser.add_argument("--out", required=True, help="run directory: a path or an fsspec URL")
     parser.add_argument("--attempt", type=int, default=1, help="fencing token of this process")
+    parser.add_argument("--number", type=int, default=0, help="which of the job's processes this is; 0 leads")
+    parser.add_argument("--meeting", type=Path, help="the directory where they meet, for the others")
     arguments = parser.parse_args()
+    if arguments.number:
+        return _follow(arguments)
 
     emit = message_channel()
     stop, save = _Flag(), _Flag()
@@ -71,6 +75,24 @@ def main() -> int:
         if exhausted := resource_error(error, spec):
             emit(exhausted)
         raise
+    return 0
+
+
+def _follow(arguments: argparse.Namespace) -> int:
+    """One of the other processes: when to stop and save is its leader's to hear and to say."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    from opd_core.runs.artifacts import RunFiles
+    from opd_core.spec import JobSpec
+    from opd_core.training.follow import follow
+
+    follow(
+        JobSpec.model_validate_json(arguments.spec.read_text(encoding="utf-8")),
+        RunFiles(arguments.out),
+        number=arguments.number,
+        meeting=arguments.meeting,
+        attempt=arguments.attempt,
+    )
     return 0
 
 

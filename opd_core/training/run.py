@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import os
 import platform
 import tempfile
@@ -13,60 +12,45 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
-import transformers
 from pydantic import ValidationError
 
 from opd_core.diagnostics import health
 from opd_core.diagnostics.self_check import TOLERANCE, self_check
 from opd_core.models import (
     LanguageModel,
-    ValueHead,
     adapter_weights,
-    can_recompute,
-    cast_parameters,
-    check_decoding,
-    check_trunk_and_head,
-    load_student,
     save_model,
     save_student,
-    token_texts,
 )
-from opd_core.objective.plan import PlanState
 from opd_core.objective.shared import TranslatedTarget
 from opd_core.objective.targets import HiddenTarget, Target
 from opd_core.recipes import Recipe, load, resolve
 from opd_core.rollout import completion_hidden
 from opd_core.runs import profiles, records
 from opd_core.runs.artifacts import RunFiles
-from opd_core.runs.settings import Settings
 from opd_core.spec import JobSpec, UserError
-from opd_core.tasks import demo_models, load_task
-from opd_core.teachers import RemoteTeacher, Teacher, Voice, assemble, load_voices
+from opd_core.teachers import RemoteTeacher, Teacher, Voice
 from opd_core.training import checkpoint, messages, outcomes
-from opd_core.training.budget import Budget
 from opd_core.training.context import special_ids
-from opd_core.training.engine import choose_engine
+from opd_core.training.device import precision, set_up_torch
 from opd_core.training.evaluation import Evaluation, Sampled, evaluate, evaluate_samples, recovery, verify
 from opd_core.training.fingerprint import differences, fingerprint
-from opd_core.training.learner import Learner
 from opd_core.training.messages import Emit
-from opd_core.training.prompts import PromptOrder
-from opd_core.training.replay import Replay
+from opd_core.training.prepare import kept, prepare, restore
+from opd_core.training.ranks import Ranks
 from opd_core.training.report import as_markdown, build_report, gap_recovered
 from opd_core.training.schedule import spent
-from opd_core.training.start import take_start
-from opd_core.training.states import Writer, sorted_by_length
+from opd_core.training.states import sorted_by_length
 from opd_core.training.step import Step, Trainer, ask, train_step
-from opd_core.training.student_step import StudentStep
 from opd_core.training.tally import Tally
+from opd_core.training.team import team
 
 _SCALARS_AGAIN = 100  # of the newest steps are said again on a resume
 # Recorded steps per Parquet part: fresh enough to browse, few enough files.
 _STEPS_PER_PART = 20
 _TOKENS_PER_PART = 100_000  # they wait in memory
-_AUTO_MICRO_TOKENS = 16_384
+_OVER: dict[str, Any] = {"step": None}  # to the job's other processes
 
 
 class Stopped(Exception):
@@ -90,7 +74,10 @@ def train(
     spec = resolve(spec)
     files = out if isinstance(out, RunFiles) else RunFiles(out)
     run = _Run(spec, files, attempt=attempt, emit=emit, should_stop=should_stop, should_save=should_save)
-    return run.run()
+    device = set_up_torch(spec)
+    run.check_directory()
+    with team(spec, files, device, attempt=attempt) as ranks:
+        return run.run(device, ranks)
 
 
 class _Run:
@@ -118,11 +105,10 @@ class _Run:
         self.recent: deque[float] = deque(maxlen=20)  # seconds of the last steps, for the ETA
         self.scalars: deque[tuple[int, dict[str, float]]] = deque(maxlen=_SCALARS_AGAIN)
 
-    def run(self) -> dict[str, Any]:
+    def run(self, device: torch.device, ranks: Ranks) -> dict[str, Any]:
         began = time.perf_counter()
-        device = _set_up_torch(self.spec)
-        self._check_directory()
-        t = self._prepare(device)
+        t = prepare(self.spec, self.files, device, ranks=ranks, attempt=self.attempt, emit=self.emit, warn=self._warn)
+        ranks.tell({})  # only now do the others load: what the user has to put right is said once
         start = self._resume(t, device)
         t.budget.wall_s_by_phase["setup"] += time.perf_counter() - began
         if start == 0:
@@ -136,12 +122,14 @@ class _Run:
             if self.should_stop():
                 self._stop(t, step)
             step += 1
+            ranks.tell({"step": step, "budget": t.budget.as_dict()})
             self._one_step(t, step)
+        ranks.tell(_OVER)
         return self._finish(t, step)
 
     # -- before the first step ---------------------------------------------------------------------------------------
 
-    def _check_directory(self) -> None:
+    def check_directory(self) -> None:
         """A run directory belongs to one spec: resuming another one in it would mix two runs."""
         resolved = self.spec.model_dump(mode="json")
         if self.files.exists("spec.json"):
@@ -154,133 +142,22 @@ class _Run:
             return
         self.files.write_json("spec.json", resolved)
 
-    def _build_demo_models(self) -> None:
-        """On first use only. Loading would build them too, but without a word."""
-        home = Settings().home
-        wanted = {reference.model for _, reference in self.spec.models()}
-        if not demo_models.missing(home, wanted):
-            return
-        said = -1
-
-        def progress(label: str, done: int, total: int) -> None:
-            nonlocal said
-            tenth = 10 * done // max(1, total)
-            if tenth != said:
-                said = tenth
-                self.emit(messages.phase(f"{label}: {10 * tenth} %"))
-
-        demo_models.ensure_all(home, wanted, progress)
-
-    def _prepare(self, device: torch.device) -> Trainer:
-        self._build_demo_models()
-        self.emit(messages.phase("loading models"))
-        spec = self.spec
-        student = load_student(spec, device=device, trainable=True)
-        self._start(student)
-        check_trunk_and_head(student)
-        check_decoding(student)
-        if spec.batching.gradient_checkpointing and not can_recompute(student.model):
-            raise UserError(
-                f"batching.gradient_checkpointing: the layers of '{student.name}' ({student.model.config.model_type}) "
-                "cannot be computed again; leave it out",
-                param="batching.gradient_checkpointing",
-                code="unsupported_model",
-            )
-        # A frozen model is computed with in bfloat16 anyway: half the memory. The student stays float32.
-        computed = _dtype(spec, device)
-        voices, differences = load_voices(spec, student, device=device, start=self._start, frozen_dtype=computed)
-        for voice in voices:
-            if spec.rollout.teacher_writes and voice.lm is not student:
-                check_decoding(voice.lm)
-        size = student.vocab_size
-        self._warn(*differences)
-
-        self.emit(messages.phase("loading data"))
-        task = load_task(spec.task, student.tokenizer, seed=spec.seed, vocab_size=size)
-        teacher = assemble(spec, voices, task, student)
-        method = spec.method_spec()
-        self._warn(*task.warnings, *spec.warnings())
-        if not self.files.exists("vocabulary.json"):
-            self.files.write_json("vocabulary.json", token_texts(student.tokenizer, size))
-
-        settings = method.credit.critic
-        critic = None
-        if "critic" in method.needs:
-            critic = ValueHead(student.head.weight.shape[1], settings.hidden, seed=spec.seed).to(device)
-        micro_tokens = spec.batching.micro_tokens
-        return Trainer(
-            spec=spec,
-            method=method,
-            student=student,
-            teacher=teacher,
-            task=task,
-            module=StudentStep(
-                student.trunk,
-                student.head,
-                critic,
-                detach_trunk=settings.detach_trunk,
-                recompute=spec.batching.gradient_checkpointing,
-            ),
-            learner=Learner(
-                student.model,
-                torch.optim.AdamW(
-                    [parameter for parameter in student.model.parameters() if parameter.requires_grad],
-                    lr=spec.optimizer.lr,
-                    betas=spec.optimizer.betas,
-                    weight_decay=spec.optimizer.weight_decay,
-                ),
-                spec.optimizer.max_grad_norm,
-            ),
-            critic=None
-            if critic is None
-            else Learner(
-                critic,
-                torch.optim.AdamW(critic.parameters(), lr=settings.lr, weight_decay=0.0),
-                settings.max_grad_norm,
-            ),
-            reference=self._reference(size, device) if "reference" in method.needs else None,
-            order=PromptOrder(task.train, seed=spec.seed),
-            budget=Budget(),
-            micro_tokens=_AUTO_MICRO_TOKENS if micro_tokens == "auto" else micro_tokens,
-            autocast=_autocast(_precision(spec, device), device),
-            writer=Writer(
-                spec.rollout,
-                spec.seed,
-                student,
-                teacher,
-                task,
-                choose_engine(spec.rollout, student, device=device, dtype=computed),
-            ),
-            replay=None if spec.rollout.replay is None else Replay(spec.rollout.replay, task.train, student.pad_id),
-            attempt=self.attempt,
-        )
-
-    def _start(self, student: LanguageModel) -> None:
-        take_start(self.spec, self.files, student)
-
-    def _reference(self, vocab_size: int, device: torch.device) -> LanguageModel:
-        """The student as it is before the first update, also when the run goes on from a checkpoint."""
-        reference = load_student(self.spec, device=device, trainable=False)
-        self._start(reference)
-        reference.restrict_vocabulary(vocab_size)
-        cast_parameters(reference.model, _dtype(self.spec, device))
-        return reference
-
     def _resume(self, t: Trainer, device: torch.device) -> int:
         """Restore the newest sound checkpoint; returns the step it was taken at, 0 for a fresh run."""
         self.fingerprint = fingerprint(
-            t.student, device=device, precision=_precision(self.spec, device), micro_tokens=t.micro_tokens
+            t.student,
+            device=device,
+            precision=precision(self.spec, device),
+            micro_tokens=t.micro_tokens,
+            processes=t.ranks.count,
         )
         checkpoint.sweep(self.files)
-        progress, damaged = checkpoint.restore(self.files, t.student, t.learner, t.critic, _put_back(t, device))
+        progress, damaged = restore(t, self.files, device)
         for sentence in damaged:
             self.emit(messages.event("checkpoint_damaged", sentence, level="warning"))
         if progress is None:
             self._warn(*damaged)
             return 0
-        t.order.cursor = progress.cursor
-        t.state = PlanState(running=progress.running)
-        t.budget = Budget.from_dict(progress.budget)
         self.accuracy, self.self_check = progress.accuracy, progress.self_check
         self.health, self.findings, self.tally = progress.health, progress.findings, Tally(progress.tally)
         for at, values in progress.scalars:  # who listened before may have died with what it had not recorded yet
@@ -585,7 +462,7 @@ class _Run:
                 scalars=list(self.scalars),
             )
             name, manifest = checkpoint.save(
-                self.files, progress, t.student, t.learner, t.critic, _kept(t), attempt=self.attempt
+                self.files, progress, t.student, t.learner, t.critic, kept(t), attempt=self.attempt
             )
             self._announce(name, manifest)
             for old in checkpoint.names(self.files)[self.spec.checkpoints.keep_last :]:
@@ -601,6 +478,7 @@ class _Run:
             self._checkpoint(t, step)
 
     def _stop(self, t: Trainer, step: int) -> None:
+        t.ranks.tell(_OVER)
         if step > 0:
             self._checkpoint(t, step)
         raise Stopped
@@ -672,67 +550,22 @@ class _Run:
 
 
 def _same_run(stored: dict[str, Any], spec: JobSpec) -> bool:
-    """Whether the stored spec asks for the same run. One written before a field existed has the field's default."""
+    """Whether the stored spec asks for the same run, by however many processes.
+
+    One written before a field existed has the field's default.
+    """
     try:
-        return JobSpec.model_validate(stored) == spec
+        return _by_one(JobSpec.model_validate(stored)) == _by_one(spec)
     except ValidationError:
         return False
 
 
+def _by_one(spec: JobSpec) -> JobSpec:
+    return spec.model_copy(update={"resources": spec.resources.model_copy(update={"processes": 1})})
+
+
 def _ascii(payload: bytes) -> str:
     return base64.b64encode(payload).decode()
-
-
-def _set_up_torch(spec: JobSpec) -> torch.device:
-    """Threads, determinism, device."""
-    # Their bars would break up our own progress line, or fill the log.
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    if spec.resources.threads != "auto":
-        torch.set_num_threads(spec.resources.threads)
-    elif "OMP_NUM_THREADS" not in os.environ:
-        # Spinning threads beside a busy process cost more than they give; one core stays for everything else.
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # An indexed gather's backward gave 20 results in 20 runs with two threads.
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # On CUDA a cumulative sum has no deterministic kernel; bit-exact resume is promised for the CPU.
-    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
-    # Nothing here reads what it has not written; filling every new tensor first costs a kernel each.
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    torch.manual_seed(spec.seed)
-    return device
-
-
-def _precision(spec: JobSpec, device: torch.device) -> str:
-    if spec.resources.precision != "auto":
-        return spec.resources.precision
-    return "bfloat16" if device.type == "cuda" else "float32"
-
-
-def _dtype(spec: JobSpec, device: torch.device) -> torch.dtype:
-    """What frozen models are kept in, and the student writes with."""
-    return torch.bfloat16 if _precision(spec, device) == "bfloat16" else torch.float32
-
-
-def _autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """bfloat16 in compute only: weights, optimizer and gradients of weights stay float32."""
-    if precision == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
-
-
-def _kept(t: Trainer) -> dict[str, dict[str, torch.Tensor]]:
-    """What moves beside student and critic."""
-    return {"teacher": t.teacher.weights(), "replay": {} if t.replay is None else t.replay.state()}
-
-
-def _put_back(t: Trainer, device: torch.device) -> checkpoint.PutBack:
-    takers: dict[str, Callable[[dict[str, torch.Tensor]], None]] = {"teacher": t.teacher.restore}
-    if t.replay is not None:
-        replay = t.replay
-        takers["replay"] = lambda state: replay.restore(state, device)
-    return takers
 
 
 def _describe_teacher(teacher: Teacher) -> dict[str, Any]:

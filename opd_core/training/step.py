@@ -38,8 +38,17 @@ from opd_core.training.evaluation import completions, verify
 from opd_core.training.learner import Learner
 from opd_core.training.memory import memory
 from opd_core.training.prompts import PromptOrder
+from opd_core.training.ranks import ALONE, Ranks
 from opd_core.training.replay import Replay, beside
 from opd_core.training.schedule import done, learning_rate, spent
+from opd_core.training.sharing import (
+    check_same,
+    share,
+    whole_scored,
+    whole_scores,
+    whole_verdicts,
+    write_together,
+)
 from opd_core.training.states import DATA, ORIGINS, STUDENT, TEACHER, Writer, Written, sorted_by_length
 from opd_core.training.student_step import StudentStep
 from opd_core.training.update import Losses, Update
@@ -52,7 +61,8 @@ _GATES = 0x6A7E  # sets the random gates' numbers apart from other uses of (seed
 class Trainer:
     """Everything a step needs. Mutable: the learners, the prompt cursor, the budget and the running statistics.
 
-    ``reference`` is the student as it was at the start of the run, where the method needs it.
+    ``reference`` is the student as it was at the start of the run, where the method needs it. Each of ``ranks`` has a
+    trainer of its own, and all take their steps together.
     """
 
     spec: JobSpec
@@ -71,6 +81,7 @@ class Trainer:
     writer: Writer
     replay: Replay | None = None
     attempt: int = 1
+    ranks: Ranks = ALONE
     state: PlanState = field(default_factory=PlanState)
 
 
@@ -91,15 +102,20 @@ def train_step(t: Trainer, step: int) -> Step:
     """Run update number ``step`` (1-based). Raises NonFiniteUpdate before touching the weights."""
     before = dict(t.budget.wall_s_by_phase)
     rate = learning_rate(t.spec.optimizer, step, t.spec.schedule.steps, spent(t.spec.schedule, t.budget))
+    progress = done(t.spec.schedule, t.budget, step)
     rewarded = "reward" in t.method.needs
     with t.autocast:
         with t.budget.phase("rollout"):
-            written = write_rollouts(t, step)
+            written = write_rollouts(t, step, progress)
         rollouts = written.rollouts
         with t.budget.phase("rollout" if rewarded else "telemetry"):
-            texts = _texts(t, written)
+            texts = _texts(t, written, t.ranks)
         with t.budget.phase("teacher"):
-            scored = t.teacher.score(asked(written, texts), micro_tokens=t.micro_tokens)
+            own = share(rollouts, t.ranks)
+            questions = asked(written, texts)
+            if t.ranks.count > 1:
+                questions = questions.select(range(own.start, own.stop))
+            scored = whole_scored(t.teacher.score(questions, micro_tokens=t.micro_tokens), t.ranks)
             reference = reference_scores(t, rollouts)
         with t.budget.phase("update"):
             update = Update(
@@ -108,7 +124,7 @@ def train_step(t: Trainer, step: int) -> Step:
                 rollouts=rollouts,
                 scores=scored.scores,
                 micro_tokens=t.micro_tokens,
-                state=plan_state(t, step),
+                state=plan_state(t, step, progress),
                 context=feedback_context(
                     t.method,
                     t.student,
@@ -118,12 +134,13 @@ def train_step(t: Trainer, step: int) -> Step:
                     from_data=written.origin == DATA if "origin" in t.method.needs else None,
                 ),
                 reference=reference,
+                ranks=t.ranks,
             )
             losses = update.take_gradients()
         with t.budget.phase("telemetry"):
-            recorder = _recorder(t, step, update)
+            recorder = _recorder(t, step, update, progress)
             spread = [] if recorder is None else _profile(t, step, update)
-            vitals = _vitals(t, update, texts)
+            vitals = _vitals(t, update, texts) if t.ranks.leads else {}
         with t.budget.phase("update"):
             norms = _apply(t, step, rate)
             t.teacher.follow(t.student)
@@ -153,11 +170,11 @@ def train_step(t: Trainer, step: int) -> Step:
     return Step(metrics, records, spread)
 
 
-def write_rollouts(t: Trainer, step: int) -> Written:
+def write_rollouts(t: Trainer, step: int, progress: float) -> Written:
     """The rows of this step: fresh ones for the next problems, and where the job replays, old ones beside them."""
     count = t.spec.rollout.prompts_per_step
     replayed = 0 if t.replay is None else t.replay.wanted(count)
-    fresh = t.writer.fresh(t.order.take(count - replayed), step=step, progress=done(t.spec.schedule, t.budget, step))
+    fresh = write_together(t.writer, t.order.take(count - replayed), t.ranks, step=step, progress=progress)
     old = None
     if t.replay is not None:
         old = t.replay.draw(replayed, seed=t.spec.seed, step=step)
@@ -165,10 +182,10 @@ def write_rollouts(t: Trainer, step: int) -> Written:
 
 
 def ask(t: Trainer, written: Written) -> Asked:
-    """What the teachers are asked about rows that nobody has looked at yet."""
+    """What the teachers are asked about rows that nobody has looked at yet, by this process alone."""
     if not t.teacher.shows_solutions:
         return Asked(written.rollouts, written.problems, [None] * len(written.problems), written.begun)
-    return asked(written, _texts(t, written))
+    return asked(written, _texts(t, written, ALONE))
 
 
 def asked(written: Written, texts: list[Text]) -> Asked:
@@ -187,15 +204,18 @@ def asked(written: Written, texts: list[Text]) -> Asked:
 
 def reference_scores(t: Trainer, rollouts: Rollouts) -> Scores | None:
     """What the student of the run's start says about the same tokens; None where nothing asks for it."""
-    return None if t.reference is None else score_with_ends(t.reference, rollouts, micro_tokens=t.micro_tokens)
+    if t.reference is None:
+        return None
+    own = rollouts.select(share(rollouts, t.ranks))
+    return whole_scores(score_with_ends(t.reference, own, micro_tokens=t.micro_tokens), t.ranks)
 
 
-def plan_state(t: Trainer, step: int) -> PlanState:
+def plan_state(t: Trainer, step: int, progress: float) -> PlanState:
     """The state as the plan of update ``step`` may see it. Chance depends on (seed, step) alone."""
     credit = t.method.credit
     return replace(
         t.state,
-        progress=done(t.spec.schedule, t.budget, step),
+        progress=progress,
         generator=torch.Generator().manual_seed(gate_seed(t.spec.seed, step)),
         critic_ready=credit.estimator != "gae" or step > credit.critic.warmup_steps,
     )
@@ -218,10 +238,11 @@ def _apply(t: Trainer, step: int, rate: float) -> dict[str, float]:
         raise NonFiniteUpdate(f"the gradient is not finite at step {step}: {norms}")
     for learner, its_rate in learners.values():
         learner.step(its_rate)
+    check_same(t.module, t.ranks, step)
     return norms
 
 
-def _texts(t: Trainer, written: Written) -> list[Text]:
+def _texts(t: Trainer, written: Written, ranks: Ranks) -> list[Text]:
     """What was begun by others belongs to the solution that is verified, and to the prompt of what is shown."""
     own = completions(t.student, written.rollouts)
     whole, begun = own, [""] * len(own)
@@ -230,7 +251,8 @@ def _texts(t: Trainer, written: Written) -> list[Text]:
         rows = zip(written.begun, written.rollouts.completions(), strict=True)
         whole = decode([[*before, *ids] for before, ids in rows], skip_special_tokens=True)
         begun = [f"{text} " if text else "" for text in decode(written.begun, skip_special_tokens=True)]
-    right = verify(t.task, written.problems, whole)
+    mine = share(written.rollouts, ranks)
+    right = whole_verdicts(verify(t.task, written.problems[mine], whole[mine]), ranks)
     return [
         Text(
             problem.id,
@@ -254,15 +276,15 @@ def _rewards(texts: list[Text], device: torch.device) -> Tensor:
     return torch.tensor([float(bool(text.correct)) for text in texts], device=device)
 
 
-def _recorder(t: Trainer, step: int, update: Update) -> Recorder | None:
+def _recorder(t: Trainer, step: int, update: Update, progress: float) -> Recorder | None:
     telemetry = t.spec.telemetry
-    if not telemetry.sequences_per_step or (step - 1) % telemetry.every_n_steps:
+    if not t.ranks.leads or not telemetry.sequences_per_step or (step - 1) % telemetry.every_n_steps:
         return None
     return Recorder(
         rollouts=update.rollouts,
         feedback=update.feedback,
         plan=update.plan,
-        state=plan_state(t, step),
+        state=plan_state(t, step, progress),
         student=update.student,
         sequences=choose_sequences(t.spec.seed, step, len(update.rollouts), telemetry.sequences_per_step),
         # What the method itself looked at is kept, so that the step can be planned again; within bounds.

@@ -3,6 +3,9 @@
 1. Feedback for the whole batch, without gradients. 2. The plan, from the whole batch (normalisers, batch statistics).
 3. Gradients, group by group. Where one group holds it all, the student's trunk runs once for all three;
 otherwise it reads the batch once more without gradients. The split never changes the update.
+
+Where several processes share the step, the student of each reads its own rows; all of them plan the whole batch from
+what all have read, and their gradients are added up.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from opd_core.objective.targets import HiddenTarget
 from opd_core.rollout import Rollouts, micro_batches
 from opd_core.spec import MethodSpec
 from opd_core.teachers import Scores
+from opd_core.training.ranks import ALONE, Ranks
+from opd_core.training.sharing import add_gradients, share
 from opd_core.training.student_step import Reading, StudentStep, ValueScale
 
 
@@ -53,21 +58,34 @@ class Update:
         state: PlanState,
         context: FeedbackContext,
         reference: Scores | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        """``context`` holds what is known of the rollouts (context.py); ``reference`` is the student at the start."""
+        """``context`` holds what is known of the rollouts (context.py); ``reference`` is the student at the start.
+
+        Everything is of the whole batch, on every one of ``ranks``.
+        """
         self.rollouts = rollouts
         self._method, self._module, self._scores, self._state = method, module, scores, state
         self._context, self._reference = context, reference
         self._scale = ValueScale(state.running.get("value_mean", 0.0), state.running.get("value_std", 1.0))
-        self._groups = micro_batches(rollouts, micro_tokens)
+        self._ranks = ranks
+        own = share(rollouts, ranks)
+        self._groups = micro_batches(rollouts.select(own), micro_tokens)
+        start = int(rollouts.mask[: own.start].sum())
+        self._own = slice(start, start + int(rollouts.mask[own].sum()))  # tokens of this process among all N
 
     @property
     def extra_forward(self) -> bool:
-        """Whether the student reads the batch twice."""
+        """Whether the student reads its rows twice."""
         return len(self._groups) > 1
 
     def take_gradients(self) -> Losses:
         """Accumulate the gradients of the whole step; returns its loss."""
+        own = self._take_own_gradients()
+        add_gradients(self._module, self._ranks)
+        return Losses(*self._ranks.total(own.student, own.critic))
+
+    def _take_own_gradients(self) -> Losses:
         if not self.extra_forward:
             loss = self._module(self._groups[0], self._make_plan, self._scale)
             loss.total.backward()
@@ -88,7 +106,8 @@ class Update:
         self._make_plan(self._module.read([piece for group in self._groups for piece in group], self._scale))
 
     def _make_plan(self, reading: Reading) -> UpdatePlan:
-        rollouts = self.rollouts
+        """The plan of this process's tokens, out of the whole one."""
+        rollouts, reading = self.rollouts, self._of_all(reading)
         self.student = HiddenTarget(reading.hidden, self._module.head)
         feedback = Feedback.from_rows(
             self.student,
@@ -104,7 +123,16 @@ class Update:
             bootstrap = self._bootstrap(reading.ends, reading.end_values)
         self.feedback = replace(feedback, values=values, bootstrap=bootstrap, truncated=rollouts.truncated)
         self.plan = build_plan(self._method, self.feedback, self._state)
-        return self.plan
+        return self.plan if self._ranks.count == 1 else self.plan[self._own]
+
+    def _of_all(self, reading: Reading) -> Reading:
+        gather = self._ranks.gather
+        return Reading(
+            gather(reading.hidden),
+            gather(reading.ends),
+            None if reading.values is None else gather(reading.values),
+            None if reading.end_values is None else gather(reading.end_values),
+        )
 
     def _bootstrap(self, ends: Tensor, outputs: Tensor) -> Tensor:
         """V after the last action [B]: what the critic expects where the length cap cut a rollout, 0 where it ended."""

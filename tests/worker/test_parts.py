@@ -70,6 +70,8 @@ def test_threads() -> None:
     assert trainer_threads(3) == 3
     assert trainer_threads(3, fallback=5) == 3
     assert trainer_threads("auto", fallback=5) == 5
+    assert trainer_threads("auto", fallback=5, processes=2) == 2
+    assert trainer_threads(3, processes=2) == 3
     assert trainer_threads("auto") >= 1
 
 
