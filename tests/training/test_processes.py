@@ -151,6 +151,15 @@ def test_the_first_update_is_that_of_one_process_and_checkpoints_serve_any_numbe
     assert metrics[8]["rows_replayed"] > 0
 
 
+def test_resumed_by_two_processes_it_ends_bit_for_bit_as_without_a_pause(tiny_spec, tmp_path):
+    spec = of(2, tiny_spec, schedule={"steps": 2, "evaluate_every": 0, "checkpoint_every": 0})
+    for name, stops in (("paused", [1, None]), ("straight", [None])):
+        for stop_at in stops:
+            run(spec, tmp_path / name, stop_at)
+    paused, straight = (load_file(tmp_path / name / "student" / "model.safetensors") for name in ("paused", "straight"))
+    assert all(torch.equal(paused[name], weight) for name, weight in straight.items())
+
+
 class Service:
     """The training process as a worker starts it."""
 
