@@ -8,6 +8,7 @@
     probe      what the update really moved
 
 What was left out: nothing of the method lives here. A method is a MethodSpec, turned into a plan.
+Several processes may share a step (sharing.py); with one, nothing is exchanged.
 """
 
 from __future__ import annotations
