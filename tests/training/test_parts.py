@@ -83,14 +83,13 @@ def test_float32_weights_move_under_bfloat16_compute():
 
 
 def trainer(recipe: str, seed: int = 0):
-    spec = SimpleNamespace(seed=seed, schedule=ScheduleSpec(steps=10))
     state = PlanState(running={"reward_mean": -1.0})
-    return SimpleNamespace(spec=spec, method=load(recipe).method, state=state, budget=Budget())
+    return SimpleNamespace(spec=SimpleNamespace(seed=seed), method=load(recipe).method, state=state)
 
 
 def test_chance_depends_on_seed_and_step_alone():
     def drawn(step: int, seed: int = 0) -> list[float]:
-        return torch.rand(4, generator=plan_state(trainer("random-half", seed), step).generator).tolist()
+        return torch.rand(4, generator=plan_state(trainer("random-half", seed), step, 0.0).generator).tolist()
 
     assert drawn(3) == drawn(3)
     assert drawn(3) != drawn(4)
@@ -100,12 +99,11 @@ def test_chance_depends_on_seed_and_step_alone():
 def test_the_plan_sees_progress_statistics_and_the_critics_warm_up():
     t = trainer("gae-opd")
     assert t.method.credit.critic.warmup_steps > 0
-    ready = [plan_state(t, step).critic_ready for step in range(1, 21)]
+    ready = [plan_state(t, step, 0.0).critic_ready for step in range(1, 21)]
     assert ready == [step > t.method.credit.critic.warmup_steps for step in range(1, 21)]
-    assert plan_state(t, 1).progress == 0.0
-    assert plan_state(t, 10).progress == 0.9
-    assert plan_state(t, 1).running == {"reward_mean": -1.0}
-    assert plan_state(trainer("vopd"), 1).critic_ready
+    assert plan_state(t, 10, 0.9).progress == 0.9
+    assert plan_state(t, 1, 0.0).running == {"reward_mean": -1.0}
+    assert plan_state(trainer("vopd"), 1, 0.0).critic_ready
 
 
 def test_the_tally_goes_on_after_a_resume():
