@@ -28,7 +28,13 @@ class Endpoint(Spec):
     url: HttpUrl
     model: str = Field(min_length=1, max_length=256)
     key_file: Path | None = None
-    top_k: int = Field(20, ge=1, le=64, description="vLLM answers at most --max-logprobs (20 by default).")
+    top_k: int = Field(
+        20,
+        ge=1,
+        le=64,
+        description="Favourites of a token, and given candidates of a token in one request: vLLM answers at most "
+        "--max-logprobs (20 by default).",
+    )
     timeout_s: float = Field(60.0, gt=0.0, le=3600.0, description="For one request.")
     patience_s: float = Field(
         120.0, ge=0.0, le=86_400.0, description="How long a server that does not answer is tried again."

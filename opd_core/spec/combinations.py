@@ -295,7 +295,7 @@ def teacher_must_give(method: MethodSpec) -> str:
     tokens = []
     if isinstance(support, SampledSupport) or kinds & {"fire", "scope", "agreement", "sequence"}:
         tokens.append("the sampled token")
-    if k := _students_favourites(method):
+    if k := students_favourites(method):
         tokens.append(f"the student's top {k}")
     if k := teachers_favourites(method):
         tokens.append(f"its own top {k}")
@@ -310,7 +310,7 @@ def teacher_must_give(method: MethodSpec) -> str:
     return "; ".join(given)
 
 
-def _students_favourites(method: MethodSpec) -> int:
+def students_favourites(method: MethodSpec) -> int:
     """How many of the student's favourites are compared in the teacher's eyes."""
     support = method.support
     asked = [gate.k for gate in method.gates if isinstance(gate, TaOpdGate)]

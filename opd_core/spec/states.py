@@ -50,15 +50,17 @@ def _check_writers(spec: JobSpec, method: MethodSpec) -> None:
 
 
 def _check_endpoint(spec: JobSpec, method: MethodSpec) -> None:
-    """A server knows its own favourites and the written token, and writes nothing for us."""
+    """A server knows single tokens, and writes nothing for us. Which tokens is asked when the job starts."""
     if spec.teacher is None or spec.teacher.endpoint is None:
         return
     given = teacher_must_give(method)
-    if "whole vocabulary" in given or "the student's top" in given:
+    if "whole vocabulary" in given:
         raise UserError(
-            f"teacher.endpoint: this method needs {given}, and a teacher server gives those of the written token and "
-            "its own favourites: use method.support {kind: teacher_top_k}, {kind: intersection} or {kind: sampled} "
-            "without other temperatures and targets (recipes such as topk-forward-kl, tml-opd, vopd, cr-opd)",
+            f"teacher.endpoint: this method needs {given}, and a teacher server gives those of the written token, of "
+            "its own favourites and, where it scores given candidates, of the student's: use method.support {kind: "
+            "teacher_top_k}, {kind: intersection} or {kind: sampled}, or with such a server {kind: student_top_k} or "
+            "{kind: union}, without other temperatures and targets (recipes such as topk-forward-kl, tml-opd, vopd, "
+            "cr-opd; topk-tail, union-topk)",
             param="method.support",
         )
     if spec.rollout.teacher_writes:

@@ -19,7 +19,7 @@ from opd_core.models import (
 from opd_core.runs.endpoints import endpoint
 from opd_core.runs.settings import Settings
 from opd_core.spec import JobSpec
-from opd_core.spec.combinations import teachers_favourites
+from opd_core.spec.combinations import students_favourites
 from opd_core.spec.teacher import MixturePart, SelfTeacher
 from opd_core.tasks import Task, check_context
 from opd_core.teachers.remote import RemoteTeacher
@@ -100,9 +100,9 @@ def _of_the_student(
 
 
 def assemble(spec: JobSpec, voices: Sequence[Voice], task: Task, student: LanguageModel) -> Teacher:
-    """The loaded teachers (or the server) with the task that they are asked about; all that can be checked is.
+    """The loaded teachers (or the server) with the task that they are asked about. Raises UserError.
 
-    Raises UserError, or TeacherUnreachable for a server that does not answer.
+    All that can be checked is, but for a server: it says what it can do when it is (``RemoteTeacher.check``).
     """
     translated = {voice.path: voice for voice in voices if voice.translator is not None}
     for path, wanted in spec.voices():
@@ -112,9 +112,7 @@ def assemble(spec: JobSpec, voices: Sequence[Voice], task: Task, student: Langua
                 reads, lm = translated[path].task(task), translated[path].lm
             check_context(reads, wanted.context, lm.tokenizer, param=f"{path}.context", vocab_size=lm.vocab_size)
     teacher = make_teacher(spec, voices, task, student)
-    if isinstance(teacher, RemoteTeacher):
-        teacher.check(teachers_favourites(spec.method_spec()))
-    else:
+    if not isinstance(teacher, RemoteTeacher):
         teacher.check_tags()
     return teacher
 
@@ -125,4 +123,10 @@ def make_teacher(spec: JobSpec, voices: Sequence[Voice], task: Task, student: La
         return Teacher(voices, task)
     name = spec.teacher.endpoint
     server = Server(name, endpoint(Settings(), name, param="teacher.endpoint"))
-    return RemoteTeacher(server, task, vocabulary=student.vocab_size, context=spec.teacher.context)
+    return RemoteTeacher(
+        server,
+        task,
+        vocabulary=student.vocab_size,
+        context=spec.teacher.context,
+        wants_proposals=students_favourites(spec.method_spec()) > 0,
+    )

@@ -1,32 +1,61 @@
-"""A teacher behind HTTP: known at the sampled token and at its own favourites, the rest of its mass spread evenly."""
+"""A teacher behind HTTP: known at the sampled token, at its own favourites and at what the student asks about.
+
+The rest of its mass is spread evenly.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from opd_core.objective.targets import SparseTarget
-from opd_core.spec import UserError
+from opd_core.spec import MethodSpec, UserError
+from opd_core.spec.combinations import students_favourites, teachers_favourites
 from opd_core.tasks import Problem, Task
+from opd_core.teachers.abilities import Abilities
+from opd_core.teachers.dialect import Dialect, write
 from opd_core.teachers.local import Scores
+from opd_core.teachers.recognise import recognise, why_no_candidates
 from opd_core.teachers.server import Server
 from opd_core.teachers.teacher import Scored, Teacher
 from opd_core.teachers.voice import Asked, read_by
 
 _SLIGHT = -7.0  # log of a probability of a thousandth
 _FLOOR = -100.0  # servers say -inf for what float16 cannot tell from nothing
+_PROBED = 8  # tokens at least
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Of one rollout: maps id -> log-probability at its completion tokens, and after the last; tokens read for it."""
+
+    tokens: list[Mapping[int, float]]
+    after: Mapping[int, float]
+    read: int
 
 
 class RemoteTeacher(Teacher):
     """The only teacher of its job. It has no weights here: it never moves, and its operations are not ours to count."""
 
-    def __init__(self, server: Server, task: Task, *, vocabulary: int, context: str | None) -> None:
+    def __init__(
+        self,
+        server: Server,
+        task: Task,
+        *,
+        vocabulary: int,
+        context: str | None,
+        wants_proposals: bool = False,
+    ) -> None:
         super().__init__((), task)
         self.server = server
+        self.wants_proposals = wants_proposals
         self._vocabulary, self._context = vocabulary, context
+        self._dialect: Dialect | None = None  # of the server, once it was spoken to
 
     @property
     def shows_solutions(self) -> bool:
@@ -36,8 +65,12 @@ class RemoteTeacher(Teacher):
     def name(self) -> str:
         return f"{self.server.endpoint.model} at {self.server.name}"
 
-    def check(self, favourites: int) -> None:
-        """Does it answer, in our ids, as much as the method needs? Raises UserError or TeacherUnreachable."""
+    def check(self, method: MethodSpec) -> Abilities:
+        """Does it answer, in our ids, as much as the method needs? What it can do, to be told.
+
+        Raises UserError or TeacherUnreachable.
+        """
+        favourites, proposals = teachers_favourites(method), students_favourites(method)
         if favourites > self.server.endpoint.top_k:
             raise UserError(
                 f"teacher.endpoint: the method looks at {favourites} favourites of the teacher, and "
@@ -46,7 +79,9 @@ class RemoteTeacher(Teacher):
                 code="unsuitable_endpoint",
             )
         ids = self._task.encode(self._task.train[0])
-        read = self.server.read(ids, self.server.endpoint.top_k)
+        ids = ids * math.ceil(_PROBED / len(ids))
+        dialect = self._speak(ids)
+        read = dialect.read(ids, self.server.endpoint.top_k)
         for token, entry in zip(ids[1:], read.tokens[1:], strict=True):
             if token not in entry:
                 raise UserError(
@@ -64,20 +99,37 @@ class RemoteTeacher(Teacher):
                 param="teacher.endpoint",
                 code="different_vocabularies",
             )
+        why_not = why_no_candidates(dialect, ids, read)
+        if proposals and why_not is not None:
+            raise UserError(
+                f"method.support: this method looks at the teacher's log-probabilities of the student's top {proposals}"
+                f", and {self.server.name!r} does not score given candidates ({why_not}): use method.support {{kind: "
+                "teacher_top_k}, {kind: intersection} or {kind: sampled}, or a server that scores given candidates: "
+                f"{dialect.needs}",
+                param="method.support",
+                code="unsuitable_endpoint",
+            )
+        return Abilities(self.name, dialect.name, self.server.endpoint.top_k, why_not, dialect.needs)
 
     def score(self, asked: Asked, *, micro_tokens: int) -> Scored:
-        """Every rollout is one request; as many at a time as the operator allows. Raises TeacherUnreachable."""
+        """Every rollout is one request, and as many more as its proposals take; as many rollouts at a time as the
+        operator allows. Raises TeacherUnreachable, or UserError where the server says less than it was asked.
+        """
         del micro_tokens  # the server cuts its batches itself
+        if self.wants_proposals and asked.proposed is None:
+            raise ValueError("this teacher was to be asked about the student's proposals, and there are none")
         written = asked.rollouts.completions()
         prompts = [self._prompt(asked, row) for row in range(len(written))]
-        sequences = [prompt + tokens for prompt, tokens in zip(prompts, written, strict=True)]
+        proposed: list[list[list[int]] | None] = [None] * len(written)
+        if asked.proposed is not None:
+            proposed = [part.tolist() for part in asked.proposed.cpu().split(list(map(len, written)))]
+        dialect = self._speak(prompts[0] + written[0])
         with ThreadPoolExecutor(self.server.endpoint.concurrency) as pool:
-            reads = list(pool.map(lambda ids: self.server.read(ids, self.server.endpoint.top_k), sequences))
-        rows = [entry for prompt, read in zip(prompts, reads, strict=True) for entry in read.tokens[len(prompt) :]]
-        device, read_tokens = asked.rollouts.tokens.device, sum(map(len, sequences))
+            told = list(pool.map(partial(self._ask, dialect), prompts, written, proposed))
+        device, read_tokens = asked.rollouts.tokens.device, sum(one.read for one in told)
         scores = Scores(
-            sparse(rows, self._vocabulary).to(device),
-            sparse([read.after for read in reads], self._vocabulary).to(device),
+            sparse([entry for one in told for entry in one.tokens], self._vocabulary).to(device),
+            sparse([one.after for one in told], self._vocabulary).to(device),
         )
         return Scored(scores, read_tokens, 0.0, (read_tokens,))
 
@@ -85,7 +137,27 @@ class RemoteTeacher(Teacher):
         """Its own greedy solutions, as text."""
         prompts = [read_by(self._task, problem, self._context, None) for problem in problems]
         with ThreadPoolExecutor(self.server.endpoint.concurrency) as pool:
-            return list(pool.map(lambda ids: self.server.write(ids, max_new_tokens), prompts))
+            return list(pool.map(lambda ids: write(self.server, ids, max_new_tokens), prompts))
+
+    def _speak(self, ids: Sequence[int]) -> Dialect:
+        if self._dialect is None:
+            self._dialect = recognise(self.server, ids)
+        return self._dialect
+
+    def _ask(self, dialect: Dialect, prompt: list[int], written: list[int], proposed: list[list[int]] | None) -> _Told:
+        """About one rollout: its tokens and the server's favourites, then what of the proposals is not among them."""
+        ids = prompt + written
+        read = dialect.read(ids, self.server.endpoint.top_k)
+        tokens, spent = list(read.tokens[len(prompt) :]), len(ids)
+        if proposed is not None:
+            missing = [
+                [i for i in dict.fromkeys(wanted) if i not in known]
+                for wanted, known in zip(proposed, tokens, strict=True)
+            ]
+            given = dialect.score(ids, len(prompt), missing)
+            tokens = [{**known, **more} for known, more in zip(tokens, given.tokens, strict=True)]
+            spent += given.read
+        return _Told(tokens, read.after, spent)
 
     def _prompt(self, asked: Asked, row: int) -> list[int]:
         if self._context is not None:

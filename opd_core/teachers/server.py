@@ -1,17 +1,9 @@
-"""The wire to a teacher server: OpenAI-compatible completions with prompt log-probabilities (vLLM, SGLang).
-
-Token ids go in, so no tokenizer stands between. For each token of a sequence the server answers the log-probability of
-that token and of its own favourites (``prompt_logprobs``), and for the state after the last one those of the token that
-it would write next (``logprobs``).
-"""
+"""The wire to a teacher server: JSON over HTTP, patient in trouble. What is said on it is a dialect's (dialect.py)."""
 
 from __future__ import annotations
 
-import math
 import random
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -27,12 +19,16 @@ class TeacherUnreachable(RuntimeError):
     """The server did not answer for as long as its operator allows. The job can go on when it is back."""
 
 
-@dataclass(frozen=True)
-class Read:
-    """What the server said about one sequence: maps id -> log-probability at each token, and after the last one."""
+class Unsuitable(UserError):
+    """The server answers, but not what a teacher has to. ``reason`` is the sentence without the server's name."""
 
-    tokens: list[Mapping[int, float]]  # at position i: of token i given those before it; empty for the first
-    after: Mapping[int, float]
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(
+            f"teacher.endpoint: {name!r} cannot be used: {reason}",
+            param="teacher.endpoint",
+            code="unsuitable_endpoint",
+        )
+        self.reason = reason
 
 
 class Server:
@@ -52,41 +48,26 @@ class Server:
         self.requests = 0
         self.retries = 0
 
-    def read(self, ids: Sequence[int], top_k: int) -> Read:
-        """Score one sequence. Raises TeacherUnreachable, or UserError for what the server refuses."""
-        answer = self._ask(ids, max_tokens=1, prompt_logprobs=top_k, logprobs=top_k)
-        listed = answer.get("prompt_logprobs")
-        if not isinstance(listed, list) or len(listed) != len(ids):
-            raise self._unsuitable(
-                "it gives no log-probabilities of a prompt's tokens (prompt_logprobs); vLLM and SGLang do"
-            )
-        return Read([_by_id(entry) for entry in listed], _first_written(answer))
-
-    def write(self, ids: Sequence[int], max_tokens: int) -> str:
-        """Go on greedily from one prompt; the text without special tokens."""
-        return str(self._ask(ids, max_tokens=max_tokens).get("text", ""))
-
-    def _ask(self, ids: Sequence[int], **wanted: Any) -> dict[str, Any]:
-        body = {"model": self.endpoint.model, "prompt": list(ids), "temperature": 0.0, **wanted}
-        if "logprobs" in wanted:
-            body["return_tokens_as_token_ids"] = True
-        response = self._post(body)
-        choices = response.get("choices")
+    def complete(self, **wanted: Any) -> dict[str, Any]:
+        """The first choice of an OpenAI-compatible completion. Raises TeacherUnreachable or Unsuitable."""
+        answer = self.post("/v1/completions", {"model": self.endpoint.model, "temperature": 0.0, **wanted})
+        choices = answer.get("choices")
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            raise self._unsuitable("its answer has no choices")
+            raise self.unsuitable("its answer has no choices")
         return choices[0]
 
-    def _post(self, body: dict[str, Any]) -> dict[str, Any]:
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The JSON object that it answers. Raises TeacherUnreachable, or Unsuitable for what the server refuses."""
         deadline, wait = time.monotonic() + self.endpoint.patience_s, 0.25
         while True:
             try:
                 self.requests += 1
-                response = self._http.post("/v1/completions", json=body)
+                response = self._http.post(path, json=body)
                 trouble = f"status {response.status_code}" if response.status_code in _BUSY else None
             except httpx.TransportError as error:
                 response, trouble = None, type(error).__name__
             if response is not None and trouble is None:
-                return self._content(response)
+                return self._content(path, response)
             if time.monotonic() + wait > deadline:
                 raise TeacherUnreachable(
                     f"the teacher server {self.name!r} has not answered for {self.endpoint.patience_s:g} s ({trouble})"
@@ -95,37 +76,21 @@ class Server:
             time.sleep(wait * (0.5 + random.random()))  # noqa: S311  (so that waiting jobs do not come back together)
             wait = min(2 * wait, 10.0)
 
-    def _content(self, response: httpx.Response) -> dict[str, Any]:
-        if response.status_code in (401, 403):
-            raise self._unsuitable("it refuses our key (key_file)")
+    def unsuitable(self, reason: str) -> Unsuitable:
+        """The error that says so of this server."""
+        return Unsuitable(self.name, reason)
+
+    def _content(self, path: str, response: httpx.Response) -> dict[str, Any]:
+        if response.status_code == 401:
+            raise self.unsuitable("it refuses our key (key_file)")
         if response.status_code != 200:
-            raise self._unsuitable(f"it answers status {response.status_code}: {response.text[:200]!r}")
+            raise self.unsuitable(f"{path} answers status {response.status_code}: {response.text[:200]!r}")
         if len(response.content) > _LARGEST_ANSWER:
-            raise self._unsuitable("its answer is larger than 256 MiB")
-        content = response.json()
+            raise self.unsuitable("its answer is larger than 256 MiB")
+        try:
+            content = response.json()
+        except ValueError as error:
+            raise self.unsuitable(f"{path} does not answer in JSON") from error
         if not isinstance(content, dict):
-            raise self._unsuitable("its answer is not a JSON object")
+            raise self.unsuitable("its answer is not a JSON object")
         return content
-
-    def _unsuitable(self, reason: str) -> UserError:
-        return UserError(
-            f"teacher.endpoint: {self.name!r} cannot be used: {reason}",
-            param="teacher.endpoint",
-            code="unsuitable_endpoint",
-        )
-
-
-def _by_id(entry: Mapping[str, Any] | None) -> dict[int, float]:
-    """One position of ``prompt_logprobs``: {'17': {'logprob': -0.3, ...}, ...}; null for the first token."""
-    return {int(i): float(said["logprob"]) for i, said in (entry or {}).items()}
-
-
-def _first_written(choice: Mapping[str, Any]) -> dict[int, float]:
-    """The favourites for the first written token: 'token_id:17' -> log-probability."""
-    told = (choice.get("logprobs") or {}).get("top_logprobs") or [{}]
-    found = {}
-    for token, logprob in (told[0] or {}).items():
-        name = str(token).removeprefix("token_id:")
-        if name.isdigit() and math.isfinite(float(logprob)):
-            found[int(name)] = float(logprob)
-    return found

@@ -34,6 +34,8 @@ class Scored:
 class Teacher:
     """All teachers of a job."""
 
+    wants_proposals = False  # whether it has to be told which of the student's tokens to speak of (Asked.proposed)
+
     def __init__(self, voices: Sequence[Voice], task: Task) -> None:
         self.voices = tuple(voices)
         self._task = task

@@ -20,21 +20,28 @@ class Asked:
     """Rollouts, and what a teacher may know of them: B problems, and a right solution of each where there is one.
 
     ``begun`` are the ids that others wrote before a row's own tokens: the end of its prompt, whatever a teacher reads
-    before it. Empty = none of any row.
+    before it. Empty = none of any row. ``proposed`` [N, K] are ids that the student asks about at each of its tokens,
+    for a teacher that does not give whole distributions (objective/proposals.py).
     """
 
     rollouts: Rollouts
     problems: Sequence[Problem]
     solutions: Sequence[str | None]
     begun: Sequence[Sequence[int]] = ()
+    proposed: Tensor | None = None
 
     def select(self, rows: Sequence[int]) -> Asked:
         """The rows of those indices."""
+        proposed = None
+        if self.proposed is not None:
+            parts = self.proposed.split(self.rollouts.lengths.tolist())
+            proposed = torch.cat([parts[row] for row in rows])
         return Asked(
             self.rollouts.reorder(torch.tensor(rows, device=self.rollouts.tokens.device)),
             [self.problems[row] for row in rows],
             [self.solutions[row] for row in rows],
             [self.begun[row] for row in rows] if self.begun else (),
+            proposed,
         )
 
     def beginning(self, row: int) -> Sequence[int]:

@@ -21,7 +21,7 @@ from opd_core.runs.artifacts import RunFiles
 from opd_core.runs.settings import Settings
 from opd_core.spec import JobSpec, UserError
 from opd_core.tasks import demo_models, load_task
-from opd_core.teachers import assemble, load_voices
+from opd_core.teachers import RemoteTeacher, assemble, load_voices
 from opd_core.training import checkpoint, messages
 from opd_core.training.budget import Budget
 from opd_core.training.device import autocast, frozen_dtype
@@ -77,6 +77,9 @@ def prepare(
     emit(messages.phase("loading data"))
     task = load_task(spec.task, student.tokenizer, seed=spec.seed, vocab_size=size)
     teacher = assemble(spec, voices, task, student)
+    if isinstance(teacher, RemoteTeacher):
+        can = teacher.check(spec.method_spec())
+        emit(messages.event("teacher_server", can.sentence, **can.as_data()))
     method = spec.method_spec()
     warn(*task.warnings, *spec.warnings())
     if not files.exists("vocabulary.json"):

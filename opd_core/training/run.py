@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from opd_core.models import (
     save_model,
     save_student,
 )
+from opd_core.objective.proposals import propose
 from opd_core.objective.shared import TranslatedTarget
 from opd_core.objective.targets import HiddenTarget, Target
 from opd_core.recipes import Recipe, load, resolve
@@ -206,12 +208,16 @@ class _Run:
             )
             rollouts = written.rollouts
             head = t.module.head
-            told = t.teacher.score(ask(t, written), micro_tokens=t.micro_tokens).scores.rows
+            student = HiddenTarget(completion_hidden(t.module.trunk, rollouts), head)
+            question = ask(t, written)
+            if t.teacher.wants_proposals:
+                question = replace(question, proposed=propose(t.method, student, special_ids(t.student)))
+            told = t.teacher.score(question, micro_tokens=t.micro_tokens).scores.rows
             self._check_aligned(told)
             found = self_check(
                 t.method,
                 rollouts,
-                HiddenTarget(completion_hidden(t.module.trunk, rollouts), head),
+                student,
                 told,
                 eos_ids=t.student.eos_ids,
                 special_ids=special_ids(t.student),

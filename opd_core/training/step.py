@@ -33,8 +33,9 @@ from opd_core.spec import JobSpec, MethodSpec
 from opd_core.spec.job import LARGEST_TOP_K
 from opd_core.tasks import Task
 from opd_core.teachers import Asked, Scored, Scores, Teacher, score_with_ends
+from opd_core.training.ahead import read_ahead
 from opd_core.training.budget import TRAINING_PHASES, Budget
-from opd_core.training.context import feedback_context
+from opd_core.training.context import feedback_context, special_ids
 from opd_core.training.evaluation import completions, verify
 from opd_core.training.learner import Learner
 from opd_core.training.memory import memory
@@ -111,9 +112,19 @@ def train_step(t: Trainer, step: int) -> Step:
         rollouts = written.rollouts
         with t.budget.phase("rollout" if rewarded else "telemetry"):
             texts = _texts(t, written, t.ranks)
+        with t.budget.phase("update"):
+            ahead = read_ahead(
+                t.teacher,
+                t.method,
+                t.module,
+                rollouts,
+                micro_tokens=t.micro_tokens,
+                state=plan_state(t, step, progress),
+                special_ids=special_ids(t.student),
+            )
         with t.budget.phase("teacher"):
             own = share(rollouts, t.ranks)
-            questions = asked(written, texts)
+            questions = replace(asked(written, texts), proposed=ahead.proposed)
             if t.ranks.count > 1:
                 questions = questions.select(range(own.start, own.stop))
             scored = whole_scored(t.teacher.score(questions, micro_tokens=t.micro_tokens), t.ranks)
@@ -136,6 +147,7 @@ def train_step(t: Trainer, step: int) -> Step:
                 ),
                 reference=reference,
                 ranks=t.ranks,
+                reading=ahead.reading,
             )
             losses = update.take_gradients()
         with t.budget.phase("telemetry"):

@@ -27,8 +27,9 @@ from opd_core.tasks.contexts import ways
 from opd_core.tasks.prompts import Prompts
 from opd_core.teachers import Asked, Teacher, load_voices, make_teacher, score_with_ends
 from opd_core.training import checkpoint, messages
+from opd_core.training.ahead import read_ahead
 from opd_core.training.budget import Budget
-from opd_core.training.context import feedback_context
+from opd_core.training.context import feedback_context, special_ids
 from opd_core.training.evaluation import completions
 from opd_core.training.messages import Emit
 from opd_core.training.schedule import done
@@ -202,11 +203,21 @@ def _record(
         generator=torch.Generator().manual_seed(spec.seed),
         critic_ready=method.credit.estimator != "gae" or loaded.step >= method.credit.critic.warmup_steps,
     )
+    module = StudentStep(student.trunk, student.head, loaded.critic)
+    ahead = read_ahead(
+        loaded.teacher,
+        method,
+        module,
+        rollouts,
+        micro_tokens=_MICRO_TOKENS,
+        state=state,
+        special_ids=special_ids(student),
+    )
     # A prompt of the user's own has no answer: a teacher with a context reads the bare prompt.
-    asked = Asked(rollouts, [Problem(-1, text, None, raw=prompt)], [None])
+    asked = Asked(rollouts, [Problem(-1, text, None, raw=prompt)], [None], proposed=ahead.proposed)
     update = Update(
         method=method,
-        module=StudentStep(student.trunk, student.head, loaded.critic),
+        module=module,
         rollouts=rollouts,
         scores=loaded.teacher.score(asked, micro_tokens=_MICRO_TOKENS).scores,
         micro_tokens=_MICRO_TOKENS,
@@ -220,6 +231,7 @@ def _record(
             from_data=torch.zeros(1, dtype=torch.bool, device=device) if "origin" in method.needs else None,
         ),
         reference=reference,
+        reading=ahead.reading,
     )
     update.look()
     recorder = Recorder(

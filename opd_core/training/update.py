@@ -58,16 +58,19 @@ class Update:
         state: PlanState,
         context: FeedbackContext,
         reference: Scores | None = None,
+        reading: Reading | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
         """``context`` holds what is known of the rollouts (context.py); ``reference`` is the student at the start.
 
+        ``reading``: ``read_rollouts`` of the same student, where it had to read before the teacher was asked.
         Everything is of the whole batch, on every one of ``ranks``.
         """
         self.rollouts = rollouts
         self._method, self._module, self._scores, self._state = method, module, scores, state
         self._context, self._reference = context, reference
-        self._scale = ValueScale(state.running.get("value_mean", 0.0), state.running.get("value_std", 1.0))
+        self._reading = reading
+        self._scale = _value_scale(state)
         self._ranks = ranks
         own = share(rollouts, ranks)
         self._groups = micro_batches(rollouts.select(own), micro_tokens)
@@ -77,7 +80,7 @@ class Update:
     @property
     def extra_forward(self) -> bool:
         """Whether the student reads its rows twice."""
-        return len(self._groups) > 1
+        return self._reading is not None or len(self._groups) > 1
 
     def take_gradients(self) -> Losses:
         """Accumulate the gradients of the whole step; returns its loss."""
@@ -90,7 +93,7 @@ class Update:
             loss = self._module(self._groups[0], self._make_plan, self._scale)
             loss.total.backward()
             return Losses(float(loss.student), float(loss.critic))
-        plan = self._make_plan(self._module.read([piece for group in self._groups for piece in group], self._scale))
+        plan = self._make_plan(self._read())
         student = critic = 0.0
         start = 0
         for group in self._groups:
@@ -103,7 +106,10 @@ class Update:
     @torch.no_grad()
     def look(self) -> None:
         """Feedback and plan alone; nothing takes a gradient."""
-        self._make_plan(self._module.read([piece for group in self._groups for piece in group], self._scale))
+        self._make_plan(self._read())
+
+    def _read(self) -> Reading:
+        return self._reading if self._reading is not None else _read(self._module, self._groups, self._scale)
 
     def _make_plan(self, reading: Reading) -> UpdatePlan:
         """The plan of this process's tokens, out of the whole one."""
@@ -156,3 +162,16 @@ class Update:
         kl = aim(self._method.objective, after).kl[:, 0]
         bootstrap[cut] = value_at_end(self._method.credit, kl, outputs[cut], self._state)
         return bootstrap
+
+
+def read_rollouts(module: StudentStep, rollouts: Rollouts, *, micro_tokens: int, state: PlanState) -> Reading:
+    """What the student makes of a whole batch without gradients, as an Update with these arguments would read it."""
+    return _read(module, micro_batches(rollouts, micro_tokens), _value_scale(state))
+
+
+def _read(module: StudentStep, groups: list[list[Rollouts]], scale: ValueScale) -> Reading:
+    return module.read([piece for group in groups for piece in group], scale)
+
+
+def _value_scale(state: PlanState) -> ValueScale:
+    return ValueScale(state.running.get("value_mean", 0.0), state.running.get("value_std", 1.0))

@@ -6,76 +6,33 @@ import httpx
 import pytest
 import torch
 
-from opd_core.models import load_model
-from opd_core.objective.feedback import FeedbackContext
-from opd_core.objective.plan import PlanState
 from opd_core.recipes import adapt, resolve
-from opd_core.rollout import uniform_noise, write
+from opd_core.rollout import write
 from opd_core.runs.endpoints import endpoint, endpoints
 from opd_core.runs.settings import Settings
-from opd_core.spec import JobSpec, ModelSpec, TaskSpec, UserError
-from opd_core.tasks import load_task
-from opd_core.teachers import Asked, RemoteTeacher, Teacher, TeacherUnreachable, Voice
-from opd_core.training.student_step import StudentStep
-from opd_core.training.update import Update
+from opd_core.spec import JobSpec, UserError
+from opd_core.teachers import RemoteTeacher, Teacher, TeacherUnreachable, Voice
 from tests.teachers.fake_server import FakeServer
+from tests.teachers.served import gradients, remote
+
+COMPLETIONS = "/v1/completions"
 
 
-@pytest.fixture
-def world(tiny_world, tiny_spec):
-    student, teacher = (
-        load_model(ModelSpec(model=str(path)), device="cpu", trainable=path == tiny_world.student, role="teacher")
-        for path in (tiny_world.student, tiny_world.teacher)
-    )
-    spec = TaskSpec(dataset=str(tiny_world.problems), prompt_column="question", answer_column="answer", eval_examples=4)
-    task = load_task(spec, student.tokenizer, seed=0)
-    problems = task.train[:5]
-    rollouts = write(
-        student,
-        [task.encode(problem) for problem in problems],
-        max_new_tokens=7,
-        noise=uniform_noise(0, 1, [(problem.id, 0) for problem in problems], 7),
-    )
-    return student, teacher, task, Asked(rollouts, problems, [None] * 5)
-
-
-def remote(world, fake=None, context=None, **settings):
-    student, teacher, task, _ = world
-    fake = fake or FakeServer(teacher)
-    server = fake.server(**{"top_k": 8, "patience_s": 1.0, **settings})
-    return RemoteTeacher(server, task, vocabulary=student.vocab_size, context=context)
-
-
-def gradients(world, teacher, recipe):
-    """One step's gradients, and its log-ratios."""
-    student, _, _, asked = world
-    method = adapt(recipe, {})
-    module = StudentStep(student.trunk, student.head)
-    module.zero_grad(set_to_none=True)
-    update = Update(
-        method=method,
-        module=module,
-        rollouts=asked.rollouts,
-        scores=teacher.score(asked, micro_tokens=10_000).scores,
-        micro_tokens=10_000,
-        state=PlanState(),
-        context=FeedbackContext(behaviour_logp=asked.rollouts.behaviour_logp),
-    )
-    update.take_gradients()
-    grads = torch.cat([p.grad.flatten() for p in student.model.parameters() if p.grad is not None])
-    return grads, update.feedback.log_ratio
+def topk(k):
+    """A method that looks at k favourites of the teacher."""
+    return adapt("topk-forward-kl", {"support": {"k": k}})
 
 
 @pytest.mark.parametrize("context", [None, "{answer} = {prompt}"])
-@pytest.mark.parametrize("recipe", ["tml-opd", "topk-forward-kl", "aopd"])
+@pytest.mark.parametrize("recipe", ["tml-opd", "topk-forward-kl", "aopd", "cr-opd"])
 def test_it_gives_the_log_ratios_and_gradients_of_the_same_model_in_the_process(world, recipe, context):
     _, lm, task, _ = world
     everything = min(64, lm.vocab_size)
     away = remote(world, context=context, top_k=everything if recipe != "tml-opd" else 1)
     here = Teacher([Voice("teacher", lm, context=context)], task)
-    theirs, far = gradients(world, away, recipe)
-    ours, near = gradients(world, here, recipe)
-    torch.testing.assert_close(far, near, atol=1e-4, rtol=0)
+    theirs, far = gradients(world, away, adapt(recipe, {}))
+    ours, near = gradients(world, here, adapt(recipe, {}))
+    torch.testing.assert_close(far.feedback.log_ratio, near.feedback.log_ratio, atol=1e-4, rtol=0)
     assert float(ours.norm()) > 0
     torch.testing.assert_close(theirs, ours, atol=1e-4 * float(ours.norm()), rtol=0)
 
@@ -125,6 +82,7 @@ def test_a_vanished_server_is_named_after_its_patience(world):
         (httpx.Response(302, headers={"location": "http://169.254.169.254/"}), "status 302"),
         (httpx.Response(200, json={"choices": []}), "no choices"),
         (httpx.Response(200, json=[]), "not a JSON object"),
+        (httpx.Response(200, text="<html>"), "does not answer in JSON"),
         (httpx.Response(200, json={"choices": [{"text": "x"}]}), "gives no log-probabilities"),
         (httpx.Response(200, json={"choices": [{"prompt_logprobs": [None]}]}), "gives no log-probabilities"),
     ],
@@ -132,20 +90,20 @@ def test_a_vanished_server_is_named_after_its_patience(world):
 def test_an_unsuitable_server_is_refused_with_the_reason(world, answer, said):
     fake = FakeServer(world[1], fail=lambda: answer)
     with pytest.raises(UserError) as raised:
-        remote(world, fake).check(1)
+        remote(world, fake).check(adapt("tml-opd", {}))
     assert said in raised.value.message
     assert raised.value.param == "teacher.endpoint"
-    assert len(fake.asked) == 1  # neither tried again nor followed elsewhere
+    assert fake.paths in ([COMPLETIONS], [COMPLETIONS] * 2, [COMPLETIONS, "/generate"])  # neither again nor elsewhere
 
 
 def test_it_is_checked_for_vocabulary_and_favourites(world):
-    remote(world).check(8)
+    remote(world).check(topk(8))
     with pytest.raises(UserError, match="looks at 9 favourites"):
-        remote(world).check(9)
+        remote(world).check(topk(9))
     student, lm, task, _ = world
     narrow = RemoteTeacher(FakeServer(lm).server(top_k=8), task, vocabulary=student.vocab_size - 20, context=None)
     with pytest.raises(UserError, match="another vocabulary"):
-        narrow.check(1)
+        narrow.check(topk(1))
 
 
 def test_the_key_is_sent_and_said_nowhere(world, tmp_path):
@@ -153,7 +111,7 @@ def test_the_key_is_sent_and_said_nowhere(world, tmp_path):
     fake = FakeServer(world[1], fail=lambda: httpx.Response(500))
     teacher = remote(world, fake, key_file=tmp_path / "key", patience_s=0.0)
     with pytest.raises(TeacherUnreachable) as raised:
-        teacher.check(1)
+        teacher.check(topk(1))
     assert fake.headers[0]["authorization"] == "Bearer hunter2-hunter2"
     assert "hunter2" not in f"{raised.value} {teacher.server.endpoint!r} {teacher.name}"
 
@@ -173,7 +131,8 @@ BASE = {
         ("cr-opd", {}, True),
         ("topk-forward-kl", {}, True),
         ("forward-kl", {}, False),
-        ("topk-tail", {}, False),
+        ("topk-tail", {}, True),
+        ("union-topk", {}, True),
         ("tml-opd", {"objective": {"route": "log_ratio", "teacher_temperature": 0.5}}, False),
     ],
 )
