@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from opd_core.models import load_model
 from opd_core.spec import ModelSpec
@@ -30,6 +31,7 @@ class TeacherServer:
             patch.setenv("OPD_MODEL_ROOTS", str(root))
             lm = load_model(ModelSpec(model=str(model)), device="cpu", trainable=False, role="teacher")
         answers, outer = FakeServer(lm), self
+        self.answers = answers
         self.down, self.answered = False, 0
         lock = threading.Lock()
 
@@ -69,6 +71,12 @@ def server(running: Running, tiny_world: Any) -> Iterator[TeacherServer]:
     server.close()
 
 
+@pytest.fixture
+def able(server: TeacherServer) -> TeacherServer:
+    server.answers.candidates = True
+    return server
+
+
 def spec_of(running: Running, **changes: Any) -> dict[str, Any]:
     return running.spec(
         recipe="tml-opd",
@@ -100,6 +108,29 @@ def test_it_trains_pauses_when_the_server_vanishes_and_goes_on(running: Running,
     assert done.attempt == 2
     one, two = (running.run_directory(id) / "student" / "model.safetensors" for id in (whole.id, job))
     assert one.read_bytes() == two.read_bytes()
+
+
+def test_what_the_server_can_do_is_told_and_used(running: Running, able: TeacherServer) -> None:
+    client = running.client
+    wanted = {"recipe": "union-topk", "schedule": {"steps": 4, "evaluate_every": 0, "checkpoint_every": 0}}
+    here, away = (
+        client.wait(client.submit({**running.spec(**wanted), **teacher}).id, timeout_s=180, poll_s=0.2)
+        for teacher in ({}, {"teacher": {"endpoint": "big-teacher"}})
+    )
+    assert (here.status, away.status) == ("succeeded", "succeeded"), away.error
+    (told,) = [event for event in client.events(away.id).data if event.type == "teacher_server"]
+    assert told.data["candidates"] is True
+    assert "student_top_k" in told.data["supports"]
+    ours, theirs = (load_file(running.run_directory(run.id) / "student" / "model.safetensors") for run in (here, away))
+    for name, weight in ours.items():
+        torch.testing.assert_close(theirs[name], weight, atol=1e-4, rtol=0)
+
+    able.answers.candidates = False
+    refused = client.wait(client.submit({**running.spec(**wanted), "teacher": {"endpoint": "big-teacher"}}).id)
+    assert refused.status == "failed"
+    assert refused.error is not None
+    assert refused.error.param == "method.support"
+    assert "a server that scores given candidates" in refused.error.message
 
 
 def test_a_server_that_nobody_registered_is_refused_at_the_door(running: Running, server: TeacherServer) -> None:
