@@ -430,7 +430,7 @@ def test_the_reference_is_the_student_of_the_start_and_its_work_is_counted(tiny_
     plain, _ = run(tiny_spec(**short("stable-opd", 4, {"regularizers": [{"kind": "entropy"}]})), tmp_path / "plain")
     apart = []
 
-    def look(_trainer, _step, update):
+    def look(_trainer, _step, update, _progress):
         apart.append(float((update.student.hidden - update.feedback.context.reference.hidden).abs().max()))
 
     monkeypatch.setattr(module, "_recorder", look)
