@@ -4,9 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
-# Side by side, one thread each. What starts a service or a browser mostly waits; its files stay whole, two at a time.
+# Side by side, one thread each; what starts a service or a browser needs the machine for itself.
 QUICK := OMP_NUM_THREADS=1 $(PYTEST) -n auto --maxprocesses 4 --dist worksteal -m 'not service and not browser and not long'
-SERVED := $(PYTEST) -n 2 --dist loadfile -m '(service or browser) and not long'
+SERVED := $(PYTEST) -m '(service or browser) and not long'
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up test quick-test long-test gpu-test chaos mutants fuzz audit lint format types walls docs lab-docs screenshots check bench bench-demo bench-service bench-api bench-telemetry bench-dashboard bench-loss bench-small bench-throughput bench-credit smoke clean
