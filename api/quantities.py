@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from api import schemas as s
+from api.columns import by_token, entries
 
 QUANTILE = 0.98
 _COLUMN = {
@@ -49,11 +50,10 @@ def _numbers(table: pa.Table) -> Iterator[tuple[str, np.ndarray]]:
 
 def _realised(table: pa.Table) -> np.ndarray:
     """How far the probed tokens' own probabilities moved, in percentage points."""
-    probes = pc.list_flatten(table["probe_ids"]).combine_chunks()
-    moved = _flat(pc.list_flatten(table["probe_realised"]))
-    written = pc.list_flatten(table["token_ids"]).combine_chunks().take(pc.list_parent_indices(probes))
-    own: np.ndarray = pc.equal(pc.list_flatten(probes), written).to_numpy(zero_copy_only=False)
-    return 100.0 * np.asarray(moved[own])
+    tokens = by_token(table, _PROBED)
+    rows, ids, moved = entries(tokens, "probe_ids", "probe_realised")
+    own = pc.equal(ids, tokens["token_ids"].combine_chunks().take(rows))
+    return 100.0 * np.asarray(moved.filter(own).to_numpy(zero_copy_only=False))
 
 
 def _flat(lists: pa.ChunkedArray) -> np.ndarray:

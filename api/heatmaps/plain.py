@@ -11,6 +11,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from api.columns import entries
+
 COLUMNS = (
     "logp_student",
     "student_top_ids",
@@ -25,7 +27,7 @@ COLUMNS = (
 def plain(probed: pa.Table) -> pa.Table:
     """(token, target, plain): one row per probed state and token that gets something, or loses it, there."""
     written = probed["token_ids"].combine_chunks()
-    states, targets, changes = _flat(probed, "probe_ids", "probe_predicted")
+    states, targets, changes = entries(probed, "probe_ids", "probe_predicted")
     own = pc.equal(targets, written.take(states))
     states, change = states.filter(own), changes.filter(own)
     others = _favourites(probed).filter(pc.is_in(pc.field("state"), states))
@@ -42,13 +44,7 @@ def _favourites(probed: pa.Table) -> pa.Table:
     """(state, target, logp): the student's log-probability of both models' favourites, without the sampled token."""
     kinds = (("student_top_ids", "student_top_logp"), ("teacher_top_ids", "teacher_top_student_logp"))
     names = ("state", "target", "logp")
-    both = pa.concat_tables([pa.table(dict(zip(names, _flat(probed, *kind), strict=True))) for kind in kinds])
+    both = pa.concat_tables([pa.table(dict(zip(names, entries(probed, *kind), strict=True))) for kind in kinds])
     once = both.group_by(["state", "target"], use_threads=False).aggregate([("logp", "max")])
     others = pc.not_equal(once["target"], probed["token_ids"].combine_chunks().take(once["state"]))
     return once.rename_columns({"logp_max": "logp"}).filter(others).combine_chunks()
-
-
-def _flat(probed: pa.Table, ids: str, values: str) -> tuple[pa.Array, pa.Array, pa.Array]:
-    """The lists one after another: the state that each entry belongs to, the id, the value."""
-    targets, numbers = probed[ids].combine_chunks(), pc.list_flatten(probed[values].combine_chunks())
-    return pc.list_parent_indices(targets), pc.list_flatten(targets), numbers.cast(pa.float64())

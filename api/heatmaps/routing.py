@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from api import schemas as s
+from api.columns import by_token
 from api.heatmaps import plain
 from api.recorded import Selection
 from api.tokens import text_of
@@ -69,8 +70,7 @@ def routing(found: Selection, vocabulary: Sequence[str], rows: int, columns: int
 
 def _suppressed(records: pa.Table) -> pa.Table:
     """One row per recorded token with a negative log-ratio."""
-    columns = {name: pc.list_flatten(records[name].combine_chunks()) for name in COLUMNS}
-    tokens = pa.table(columns)
+    tokens = by_token(records, COLUMNS)
     return tokens.filter(pc.less(tokens["log_ratio"], 0.0)).combine_chunks()
 
 

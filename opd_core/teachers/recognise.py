@@ -9,7 +9,7 @@ from opd_core.teachers.server import Server, Unsuitable
 from opd_core.teachers.sglang import SGLang
 from opd_core.teachers.vllm import VLLM
 
-_SLIGHT = -7.0  # log of a probability of a thousandth: below it two requests to a server in bfloat16 differ
+SLIGHT = -7.0  # log of a probability of a thousandth: below it two requests to a server in bfloat16 differ
 _SAME = 0.1  # nats: two answers of one server about one token
 _COMPARED = 8  # candidates of each token
 
@@ -45,7 +45,7 @@ def why_no_candidates(dialect: Dialect, ids: Sequence[int], read: Read) -> str |
         abs(logp - entry[i])
         for said, entry in zip(given, read.tokens[1:], strict=True)
         for i, logp in said.items()
-        if entry[i] > _SLIGHT
+        if entry[i] > SLIGHT
     ]
     off = sum(differences) / max(1, len(differences))
     if off > _SAME:

@@ -20,12 +20,11 @@ from opd_core.tasks import Problem, Task
 from opd_core.teachers.abilities import Abilities
 from opd_core.teachers.dialect import Dialect, write
 from opd_core.teachers.local import Scores
-from opd_core.teachers.recognise import recognise, why_no_candidates
+from opd_core.teachers.recognise import SLIGHT, recognise, why_no_candidates
 from opd_core.teachers.server import Server
 from opd_core.teachers.teacher import Scored, Teacher
 from opd_core.teachers.voice import Asked, read_by
 
-_SLIGHT = -7.0  # log of a probability of a thousandth
 _FLOOR = -100.0  # servers say -inf for what float16 cannot tell from nothing
 _PROBED = 8  # tokens at least
 
@@ -91,7 +90,7 @@ class RemoteTeacher(Teacher):
                     code="unsuitable_endpoint",
                 )
         # Padded rows of its embedding may be listed with next to no mass; ids that carry mass may not.
-        beyond = [i for entry in read.tokens for i, logp in entry.items() if i >= self._vocabulary and logp > _SLIGHT]
+        beyond = [i for entry in read.tokens for i, logp in entry.items() if i >= self._vocabulary and logp > SLIGHT]
         if beyond:
             raise UserError(
                 f"teacher.endpoint: {self.server.name!r} speaks of token id {beyond[0]}, and the student has "

@@ -38,7 +38,7 @@ def read_ahead(
     state: PlanState,
     special_ids: Sequence[int],
 ) -> Ahead:
-    """One forward of the student without gradients, or nothing. ``state`` is that of the update."""
+    """One forward of the student without gradients, or nothing. Of ``state`` it takes the running statistics."""
     if not teacher.wants_proposals:
         return Ahead()
     reading = read_rollouts(module, rollouts, micro_tokens=micro_tokens, state=state)

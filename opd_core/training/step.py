@@ -119,7 +119,7 @@ def train_step(t: Trainer, step: int) -> Step:
                 t.module,
                 rollouts,
                 micro_tokens=t.micro_tokens,
-                state=plan_state(t, step, progress),
+                state=t.state,
                 special_ids=special_ids(t.student),
             )
         with t.budget.phase("teacher"):

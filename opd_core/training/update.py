@@ -72,10 +72,8 @@ class Update:
         self._reading = reading
         self._scale = _value_scale(state)
         self._ranks = ranks
-        own = share(rollouts, ranks)
-        self._groups = micro_batches(rollouts.select(own), micro_tokens)
-        start = int(rollouts.mask[: own.start].sum())
-        self._own = slice(start, start + int(rollouts.mask[own].sum()))  # tokens of this process among all N
+        self._own = share(rollouts, ranks)
+        self._groups = micro_batches(rollouts.select(self._own), micro_tokens)
 
     @property
     def extra_forward(self) -> bool:
@@ -129,7 +127,10 @@ class Update:
             bootstrap = self._bootstrap(reading.ends, reading.end_values)
         self.feedback = replace(feedback, values=values, bootstrap=bootstrap, truncated=rollouts.truncated)
         self.plan = build_plan(self._method, self.feedback, self._state)
-        return self.plan if self._ranks.count == 1 else self.plan[self._own]
+        if self._ranks.count == 1:
+            return self.plan
+        start = int(rollouts.mask[: self._own.start].sum())
+        return self.plan[slice(start, start + int(rollouts.mask[self._own].sum()))]
 
     def _of_all(self, reading: Reading) -> Reading:
         gather = self._ranks.gather

@@ -11,19 +11,26 @@ from opd_core.tasks import load_task
 from opd_core.teachers import Asked
 
 
-@pytest.fixture
-def world(tiny_world, tiny_spec):
+def scored_world(tiny_world, *, problems: int, trainable: bool = False, **columns):
+    """Student, teacher, the task, and what a teacher is asked about so many of its problems."""
     student, teacher = (
-        load_model(ModelSpec(model=str(path)), device="cpu", trainable=path == tiny_world.student, role="teacher")
-        for path in (tiny_world.student, tiny_world.teacher)
+        load_model(ModelSpec(model=str(path)), device="cpu", trainable=trains, role="teacher")
+        for path, trains in ((tiny_world.student, trainable), (tiny_world.teacher, False))
     )
-    spec = TaskSpec(dataset=str(tiny_world.problems), prompt_column="question", answer_column="answer", eval_examples=4)
+    spec = TaskSpec(
+        dataset=str(tiny_world.problems), prompt_column="question", answer_column="answer", eval_examples=4, **columns
+    )
     task = load_task(spec, student.tokenizer, seed=0)
-    problems = task.train[:5]
+    asked = task.train[:problems]
     rollouts = write(
         student,
-        [task.encode(problem) for problem in problems],
+        [task.encode(problem) for problem in asked],
         max_new_tokens=7,
-        noise=uniform_noise(0, 1, [(problem.id, 0) for problem in problems], 7),
+        noise=uniform_noise(0, 1, [(problem.id, 0) for problem in asked], 7),
     )
-    return student, teacher, task, Asked(rollouts, problems, [None] * 5)
+    return student, teacher, task, Asked(rollouts, asked, [None] * problems)
+
+
+@pytest.fixture
+def world(tiny_world, tiny_spec):
+    return scored_world(tiny_world, problems=5, trainable=True)

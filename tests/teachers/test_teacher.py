@@ -9,10 +9,9 @@ import torch
 
 from opd_core.models import load_model
 from opd_core.objective.targets import DenseTarget, HiddenTarget, MixtureTarget
-from opd_core.rollout import uniform_noise, write
-from opd_core.spec import ModelSpec, TaskSpec, UserError
-from opd_core.tasks import load_task
-from opd_core.teachers import Asked, Teacher, Voice, load_voices, score_with_ends
+from opd_core.spec import ModelSpec, UserError
+from opd_core.teachers import Teacher, Voice, load_voices, score_with_ends
+from tests.teachers.conftest import scored_world
 
 CONTEXT = "{answer} = {prompt}"
 
@@ -20,27 +19,10 @@ CONTEXT = "{answer} = {prompt}"
 @pytest.fixture
 def world(tiny_world, tiny_spec):
     """Student, teacher, a task with tags, and rollouts of six of its problems."""
-    student, teacher = (
-        load_model(ModelSpec(model=str(path)), device="cpu", trainable=False, role="teacher")
-        for path in (tiny_world.student, tiny_world.teacher)
-    )
-    spec = TaskSpec(
-        dataset=str(tiny_world.problems),
-        prompt_column="question",
-        answer_column="answer",
-        demonstration_column="answer",
-        tag_column="digit",
-        eval_examples=4,
-    )
-    task = load_task(spec, student.tokenizer, seed=0)
-    problems = [replace(problem, tag="ab"[i % 2]) for i, problem in enumerate(task.train[:6])]
-    rollouts = write(
-        student,
-        [task.encode(problem) for problem in problems],
-        max_new_tokens=7,
-        noise=uniform_noise(0, 1, [(problem.id, 0) for problem in problems], 7),
-    )
-    return student, teacher, task, Asked(rollouts, problems, [None] * 6)
+    columns = {"demonstration_column": "answer", "tag_column": "digit"}
+    student, teacher, task, asked = scored_world(tiny_world, problems=6, **columns)
+    tagged = [replace(problem, tag="ab"[i % 2]) for i, problem in enumerate(asked.problems)]
+    return student, teacher, task, replace(asked, problems=tagged)
 
 
 def rows(target):
