@@ -5,8 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 # Side by side, one thread each; what starts a service or a browser needs the machine for itself.
-QUICK := OMP_NUM_THREADS=1 $(PYTEST) -n auto --maxprocesses 4 --dist worksteal -m 'not service and not browser and not long'
-SERVED := $(PYTEST) -m '(service or browser) and not long'
+QUICK := OMP_NUM_THREADS=1 $(PYTEST) --durations=10 -n auto --maxprocesses 4 --dist worksteal -m 'not service and not browser and not long'
+SERVED := $(PYTEST) --durations=30 -m '(service or browser) and not long'
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up test quick-test long-test gpu-test chaos mutants fuzz audit lint format types walls docs lab-docs screenshots check bench bench-demo bench-service bench-api bench-telemetry bench-dashboard bench-loss bench-small bench-throughput bench-credit smoke clean
@@ -40,7 +40,7 @@ test: $(VENV)/.dev  ## all tests (those that need Chromium are skipped without i
 quick-test: $(VENV)/.dev  ## tests that start no service and no browser
 	$(QUICK)
 
-long-test: $(VENV)/.dev  ## the full forms: every recipe until it has taught something, every page in the dark theme
+long-test: $(VENV)/.dev  ## the full forms: every recipe until it has taught something, two machines, every page in the dark theme
 	$(PYTEST) -m long
 
 gpu-test: $(VENV)/.dev  ## on a machine with a GPU: the recorded decoding step, the chunked head, every recipe in bfloat16

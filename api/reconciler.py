@@ -10,7 +10,6 @@ import signal
 import threading
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from api.bell import Bell
 from api.services import Services
@@ -55,8 +54,8 @@ def run(services: Services) -> None:
         try:
             reconcile(services.store, services.bell, settings.ring_after_s)
             reconcile_questions(services)
-        except SQLAlchemyError:
-            # A database that is away comes back; the loop must still be there.
+        except Exception:
+            # Whatever it was (a database that is away comes back): without this loop no lost job is ever found.
             log.exception("reconcile_failed")
 
 

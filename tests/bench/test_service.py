@@ -29,10 +29,10 @@ def bench(running: Running, plan: Path, out: Path) -> subprocess.Popen[str]:
 def test_killed_and_started_again_it_repeats_nothing(tiny_world: Any, tmp_path: Path) -> None:
     (home := tmp_path / "home").mkdir()
     with running_service(home, tiny_world) as running:
-        base = running.spec(schedule={"steps": 12, "evaluate_every": 6, "checkpoint_every": 0})
+        base = running.spec(schedule={"steps": 6, "evaluate_every": 3, "checkpoint_every": 0})
         base.pop("name")
         arms = [{"name": name, "recipe": name} for name in ("forward-kl", "cr-opd")]
-        plan = {"name": "tiny", "base": base, "arms": arms, "seeds": [0, 1], "controls": [], "resamples": 200}
+        plan = {"name": "tiny", "base": base, "arms": arms, "seeds": [4], "controls": [], "resamples": 200}
         file, out = tmp_path / "plan.yaml", tmp_path / "out"
         file.write_text(yaml.safe_dump(plan))
 
@@ -42,7 +42,7 @@ def test_killed_and_started_again_it_repeats_nothing(tiny_world: Any, tmp_path: 
         first.send_signal(signal.SIGKILL)
         first.communicate()
         kept = {path: path.stat().st_mtime_ns for path in out.glob("runs/*.json")}
-        assert len(kept) < 4
+        assert len(kept) < 2
 
         # As if it had been killed between submitting and noting it down.
         jobs = json.loads((out / "jobs.json").read_text())
@@ -55,19 +55,19 @@ def test_killed_and_started_again_it_repeats_nothing(tiny_world: Any, tmp_path: 
         assert second.returncode == 0, said
         assert {path: path.stat().st_mtime_ns for path in kept} == kept
         made = running.client.jobs(limit=100).data
-        assert len(made) == max(4, submitted) == 4
+        assert len(made) == max(2, submitted) == 2
         labels = Counter((job.metadata["arm"], job.metadata["task"], job.resolved_spec["seed"]) for job in made)
         assert set(labels.values()) == {1}
         assert {job.attempt for job in made} == {1}
 
     results = json.loads((out / "results.json").read_text())
-    assert results["runs"] == {"planned": 4, "ended": 4, "failed": [], "missing": 0, "peers": 0}
+    assert results["runs"] == {"planned": 2, "ended": 2, "failed": [], "missing": 0, "peers": 0}
     arms = results["tasks"]["base"]["arms"]
     assert list(arms) == ["untrained", "forward-kl", "cr-opd", "teacher"]
     for name in ("forward-kl", "cr-opd"):
-        assert arms[name]["seeds"] == [0, 1]
+        assert arms[name]["seeds"] == [4]
         assert arms[name]["accuracy"]["problems"] == 16
-        assert arms[name]["spent"]["steps"]["mean"] == 12
+        assert arms[name]["spent"]["steps"]["mean"] == 6
     assert "forward-kl" in (out / "report.md").read_text()
     assert (out / "report.html").read_text().startswith("<!doctype html>")
-    assert len((out / "results.csv").read_text().splitlines()) == 5
+    assert len((out / "results.csv").read_text().splitlines()) == 3

@@ -181,6 +181,7 @@ def question_of(page: Page, key: str) -> str:
     return parse_qs(urlsplit(page.url).query)[key][0]
 
 
+@pytest.mark.long  # tests/integration/test_questions asks the same without a browser
 def test_ask_what_if_and_see_both_plans(service_viewer: Viewer, running: Running, finished: list[str]) -> None:
     viewer, page, job_id = service_viewer, service_viewer.page, finished[0]
     viewer.open(f"/what_if?job={job_id}&step=2&seq=0")
@@ -198,6 +199,7 @@ def test_ask_what_if_and_see_both_plans(service_viewer: Viewer, running: Running
     viewer.shot("service-what-if")
 
 
+@pytest.mark.long
 def test_probe_two_students_with_a_hostile_prompt(
     service_viewer: Viewer, running: Running, finished: list[str]
 ) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.ports import free_port
+
 READY = "Ctrl-C stops everything"
 
 
@@ -30,18 +32,21 @@ def processes_of(home: Path) -> dict[int, str]:
     return {pid: command for pid, command in found.items() if command}
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str | Callable[[], str], seconds: float = 60.0) -> None:
+    """Fails with ``what``, if need be told only then."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, what if isinstance(what, str) else what()
         time.sleep(0.1)
 
 
 @contextmanager
 def service(home: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """``opd up``, ready; asked to stop at the end if it still runs. What it leaves is killed, and fails the test."""
-    command = [sys.executable, "-m", "cli", "up", "--no-dashboard"]
-    environment = {**os.environ, "OPD_HOME": str(home), **environment}
+    # A port of its own: two services that start at the same moment may both find the usual one free.
+    command = [sys.executable, "-m", "cli", "up", "--no-dashboard", "--api-port", str(free_port())]
+    theirs = {name: value for name, value in os.environ.items() if not name.startswith("OPD_")}  # not the developer's
+    environment = {**theirs, "OPD_HOME": str(home), **environment}
     output = home / "up.txt"
     with output.open("w") as file:
         process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)

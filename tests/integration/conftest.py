@@ -54,8 +54,8 @@ def no_settings_of_ours() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def running(tiny_world: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One service for a whole module."""
+    """One service for all tests that leave it running. It survives one death of each part, so one test may kill one."""
     with running_service(tmp_path_factory.mktemp("home"), tiny_world) as service:
         yield service

@@ -45,6 +45,7 @@ def test_success_ends_with_0_and_says_what_was_learned(tiny_spec: Any, tmp_path:
     assert json.loads((Path(student).parent / "report.json").read_text())["seed"] == 3
 
 
+@pytest.mark.long
 def test_failure_ends_with_1_and_the_reason(tiny_spec: Any, tmp_path: Path) -> None:
     result = run(tiny_spec, tmp_path, task={"dataset": "/nowhere/problems.jsonl"})
     assert result.returncode == 1, result.stdout + result.stderr

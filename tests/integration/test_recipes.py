@@ -12,7 +12,7 @@ from opd_core.spec import MethodSpec
 from tests.integration.conftest import Running
 
 # Together they choose something in every variable and need everything that a method may need.
-FEW = ["exopd", "gae-cr-opd", "mopd", "reopold", "rg-opd", "sft", "stable-opd", "union-topk"]
+FEW = ["exopd", "gae-cr-opd", "reopold", "scope", "sft"]
 
 
 @pytest.mark.parametrize("variable", MethodSpec.model_fields)

@@ -110,6 +110,7 @@ def test_it_trains_pauses_when_the_server_vanishes_and_goes_on(running: Running,
     assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.long  # tests/teachers/test_candidates does it without a service
 def test_what_the_server_can_do_is_told_and_used(running: Running, able: TeacherServer) -> None:
     client = running.client
     wanted = {"recipe": "union-topk", "schedule": {"steps": 4, "evaluate_every": 0, "checkpoint_every": 0}}
@@ -124,13 +125,6 @@ def test_what_the_server_can_do_is_told_and_used(running: Running, able: Teacher
     ours, theirs = (load_file(running.run_directory(run.id) / "student" / "model.safetensors") for run in (here, away))
     for name, weight in ours.items():
         torch.testing.assert_close(theirs[name], weight, atol=1e-4, rtol=0)
-
-    able.answers.candidates = False
-    refused = client.wait(client.submit({**running.spec(**wanted), "teacher": {"endpoint": "big-teacher"}}).id)
-    assert refused.status == "failed"
-    assert refused.error is not None
-    assert refused.error.param == "method.support"
-    assert "a server that scores given candidates" in refused.error.message
 
 
 def test_a_server_that_nobody_registered_is_refused_at_the_door(running: Running, server: TeacherServer) -> None:

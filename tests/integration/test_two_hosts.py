@@ -31,6 +31,7 @@ from tests.s3 import s3_server
 
 pytestmark = [
     pytest.mark.service,
+    pytest.mark.long,
     pytest.mark.skipif(not SERVER, reason="no PostgreSQL server"),
 ]
 LEASE_S = 4
@@ -59,15 +60,20 @@ class Site:
         command = [sys.executable, *worker, "--without-mingle", "--without-gossip"]
         environment = self.environment | {"OPD_HOME": str(home)}
         self.hosts[name] = Host(name, command, environment, lines, self.folder / f"{name}.log")
-        wait_until(lambda: self.heard(name), f"a worker on {name}:\n{self.log(name)}", 90)
+        wait_until(lambda: self.heard(name), lambda: f"a worker on {name}:\n{self.log(name)}", 90)
 
     def heard(self, name: str) -> bool:
         """Whether its worker has just been heard of."""
         return any(worker.host == name and worker.age_s < LEASE_S for worker in self.client.workers().data)
 
     def log(self, name: str) -> str:
-        file = self.folder / f"{name}.log"
-        return file.read_text()[-3000:] if file.exists() else ""
+        return _end(self.folder / f"{name}.log")
+
+    def story(self, job_id: str) -> str:
+        """Everything that is known of a job that did not do what it should have done."""
+        known = [self.client.job(job_id), *self.attempts(job_id), *self.client.events(job_id).data]
+        logs = [self.folder / f"{name}.log" for name in (*self.hosts, "api", "broker")]
+        return "\n".join([*map(str, [*known, *self.client.workers().data]), *(_end(log) for log in logs)])
 
     def submit(self, name: str, steps: int = STEPS) -> str:
         schedule = {"steps": steps, "evaluate_every": 0, "checkpoint_every": 5, "max_restarts": 5}
@@ -85,13 +91,14 @@ class Site:
             job, attempts = self.client.job(job_id), self.attempts(job_id)
             return job.status == "running" and bool(attempts) and (job.progress.step or 0) >= 7
 
-        wait_until(trains, f"{job_id} trains", 60)
+        wait_until(trains, lambda: f"{job_id} trains:\n{self.story(job_id)}", 60)
         return str(self.attempts(job_id)[-1].host)
 
     def weights(self, job_id: str) -> str:
         """The digest of what the finished job exported."""
-        job = self.client.wait(job_id, timeout_s=120, poll_s=0.3)
-        assert (job.status, job.progress.step) == ("succeeded", STEPS), job.error
+        wait_until(lambda: self.client.job(job_id).terminal, lambda: f"{job_id} ends:\n{self.story(job_id)}", 120)
+        job = self.client.job(job_id)
+        assert (job.status, job.progress.step) == ("succeeded", STEPS), self.story(job_id)
         (export,) = (one for one in self.client.checkpoints(job_id).data if one.kind == "export")
         return next(file.sha256 for file in export.files if file.name.endswith(".safetensors"))
 
@@ -157,6 +164,11 @@ def _reach(database: URL) -> Connect:
     return to_port(port)
 
 
+def _end(log: Path) -> str:
+    """The last of it."""
+    return f"{log.name}:\n{log.read_text()[-3000:]}" if log.exists() else ""
+
+
 def _answers(url: str) -> bool:
     try:
         return httpx.get(url, timeout=5.0).is_success
@@ -186,11 +198,11 @@ def test_the_queue_outlives_a_machine_and_a_network(site: Site) -> None:
     here = site.place(third)
     there = {"north": "south", "south": "north"}[here]
     site.hosts[here].cut()
-    wait_until(lambda: len(site.attempts(third)) == 2, "the other machine takes it", 60)
+    wait_until(lambda: len(site.attempts(third)) == 2, lambda: f"the other takes it:\n{site.story(third)}", 60)
     site.hosts[here].mend()
     assert site.weights(third) == undisturbed
     assert [one.host for one in site.attempts(third)] == [here, there]
-    wait_until(lambda: site.heard(here), f"{here} is back:\n{site.log(here)}", 60)
+    wait_until(lambda: site.heard(here), lambda: f"{here} is back:\n{site.log(here)}", 60)
     fourth = [site.submit("fourth"), site.submit("fifth")]
     assert {site.place(job_id) for job_id in fourth} == {"north", "south"}
     assert {site.weights(job_id) for job_id in fourth} == {undisturbed}

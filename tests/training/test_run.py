@@ -475,7 +475,7 @@ def test_rewards_are_the_verifiers_and_checked_once(tiny_spec, tmp_path, monkeyp
 
 def test_killed_and_resumed_ends_with_the_same_bits(tiny_spec, tmp_path):
     """kill -9 of the real process between checkpoints; the same command finishes the run."""
-    spec = tiny_spec(schedule={"steps": 160, "evaluate_every": 40, "checkpoint_every": 10})
+    spec = tiny_spec(schedule={"steps": 80, "evaluate_every": 40, "checkpoint_every": 10})
     file = tmp_path / "spec.json"
     file.write_text(spec.model_dump_json())
 
