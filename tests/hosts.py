@@ -1,7 +1,8 @@
 """Machines of their own on this one: each with its own network, process table, name and home.
 
 A machine reaches the outside only through the lines that it was given: loopback ports of its own, carried over a unix
-socket to a server out here. Cutting its lines is a network that fails; killing it is a power cut.
+socket to a server out here. Cutting its lines is a network that fails, silencing them one that swallows what it is
+given; killing it is a power cut.
 
     unshare ... python -m tests.hosts NAME PORT=SOCKET ... -- COMMAND ...     (what runs inside)
 """
@@ -12,6 +13,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -22,6 +24,7 @@ from pathlib import Path
 
 _OWN = ("unshare", "--net", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
+_SILENCE, _HEAR = signal.SIGUSR1, signal.SIGUSR2
 Connect = Callable[[], socket.socket]
 
 
@@ -90,6 +93,19 @@ class Host:
         for line in self.lines.values():
             line.mend()
 
+    def silence(self) -> None:
+        """Nothing goes through any more, and nobody is told."""
+        self._signal(_SILENCE)
+
+    def hear(self) -> None:
+        """It does again."""
+        self._signal(_HEAR)
+
+    def _signal(self, number: int) -> None:
+        """To the first process inside: the only child of ``unshare``."""
+        outer = self._process.pid
+        os.kill(int(Path(f"/proc/{outer}/task/{outer}/children").read_text()), number)
+
     def kill(self) -> None:
         """A power cut: everything on it is gone at once."""
         self._process.kill()
@@ -146,8 +162,9 @@ def _couple(one: socket.socket, other: socket.socket, done: Callable[[], None]) 
 def _inside(arguments: list[str]) -> int:
     name, *wires = arguments[: arguments.index("--")]
     socket.sethostname(name)
-    with socket.socket() as any_socket:  # a new network's loopback is down
-        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh", b"lo", _IFF_UP))
+    _loopback(up=True)  # a new network's is down
+    signal.signal(_SILENCE, lambda *_: _loopback(up=False))
+    signal.signal(_HEAR, lambda *_: _loopback(up=True))
     for wire in wires:
         port, path = wire.split("=", 1)
         listener = socket.create_server(("127.0.0.1", int(port)))
@@ -158,6 +175,11 @@ def _inside(arguments: list[str]) -> int:
         process, status = os.wait()
         if process == main.pid:
             return os.waitstatus_to_exitcode(status)
+
+
+def _loopback(*, up: bool) -> None:
+    with socket.socket() as any_socket:
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh", b"lo", _IFF_UP if up else 0))
 
 
 if __name__ == "__main__":

@@ -60,16 +60,20 @@ class LeaseKeeper:
         self._thread.join(timeout=5.0)
 
     def _run(self) -> None:
-        while not self._closed.wait(self._watch_s):
-            now = time.monotonic()
-            try:
-                self._beat(now)
-                self._look()
-            except (SQLAlchemyError, OSError) as error:  # OSError: the trainer was not told, it waits for the next beat
-                log.warning("lease_not_renewed", job_id=self._job_id, error=type(error).__name__)
-                self.lost = time.monotonic() - self._renewed > self._lease_s
-            if self.lost:
-                return
+        try:
+            while not self.lost and not self._closed.wait(self._watch_s):
+                self._try()
+        finally:
+            if not self._closed.is_set():  # whatever ended this thread: nobody renews the lease any more
+                self.lost = True
+
+    def _try(self) -> None:
+        try:
+            self._beat(time.monotonic())
+            self._look()
+        except (SQLAlchemyError, OSError) as error:  # OSError: the trainer was not told, it waits for the next beat
+            log.warning("lease_not_renewed", job_id=self._job_id, error=type(error).__name__)
+            self.lost = time.monotonic() - self._renewed > self._lease_s
 
     def _beat(self, now: float) -> None:
         due = now - self._renewed >= self._lease_s / 4

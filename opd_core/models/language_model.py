@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from peft import LoraConfig
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from opd_core.models.head import Head
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 
 @dataclass

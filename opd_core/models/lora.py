@@ -1,4 +1,7 @@
-"""Low-rank adapters inside a student (PEFT): put in, looked past, saved as PEFT does, merged for export."""
+"""Low-rank adapters inside a student (PEFT): put in, looked past, saved as PEFT does, merged for export.
+
+PEFT takes seconds to import, so only what has adapters does.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -26,6 +27,8 @@ _PREFIX = "base_model.model."  # of PEFT's names in a file
 
 def add_lora(lm: LanguageModel, spec: Lora, *, seed: int) -> None:
     """Put adapters into ``lm`` in place, to train. They start as nothing (B = 0), A drawn from ``seed`` alone."""
+    from peft import LoraConfig, inject_adapter_in_model
+
     targets: Any = spec.targets if spec.targets == "all-linear" else list(spec.targets)
     config = LoraConfig(
         r=spec.rank,
@@ -66,19 +69,26 @@ class _Bare(nn.Module):
 
 @contextmanager
 def _disabled(trunk: nn.Module) -> Iterator[None]:
-    layers = [module for module in trunk.modules() if isinstance(module, LoraLayer)]
+    layers = [layer for _, layer in _layers(trunk)]
     trainable = [parameter for layer in layers for parameter in layer.parameters() if parameter.requires_grad]
     for layer in layers:
-        layer.enable_adapters(False)  # type: ignore[attr-defined]
+        layer.enable_adapters(False)
     try:
         yield
     finally:
         for layer in layers:
-            layer.enable_adapters(True)  # type: ignore[attr-defined]
+            layer.enable_adapters(True)
         for layer in layers:
             layer.requires_grad_(False)
         for parameter in trainable:  # enabling made them all trainable, also in a model that is only looked at
             parameter.requires_grad_(True)
+
+
+def _layers(model: nn.Module) -> list[tuple[str, Any]]:
+    """The layers with an adapter, by name."""
+    from peft.tuners.lora import LoraLayer
+
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
 
 
 def adapter_weights(lm: LanguageModel) -> dict[str, Tensor]:
@@ -88,6 +98,8 @@ def adapter_weights(lm: LanguageModel) -> dict[str, Tensor]:
 
 def save_adapter(lm: LanguageModel, directory: Path) -> None:
     """Write what ``peft.PeftModel.from_pretrained(base, directory)`` reads, and the tokenizer."""
+    from peft import get_peft_model_state_dict
+
     assert lm.adapter is not None
     directory.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(lm.model)  # type: ignore[no-untyped-call]
@@ -115,11 +127,11 @@ def restore_adapter(lm: LanguageModel, directory: Path) -> None:
 @torch.no_grad()
 def merged_state(lm: LanguageModel) -> dict[str, Tensor]:
     """The state dict of an ordinary model: adapters added to the weights they sit on. ``lm`` is not changed."""
+    assert lm.adapter is not None
     state = {
         name.replace(".base_layer", ""): value for name, value in lm.model.state_dict().items() if ".lora_" not in name
     }
-    for name, module in lm.model.named_modules():
-        if isinstance(module, LoraLayer):
-            weight = f"{name}.weight"
-            state[weight] = state[weight] + module.get_delta_weight("default")  # type: ignore[operator]
+    for name, layer in _layers(lm.model):
+        weight = f"{name}.weight"
+        state[weight] = state[weight] + layer.get_delta_weight("default")
     return state

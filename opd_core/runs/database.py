@@ -16,6 +16,15 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 _WRITES = "opd_writes"
 _BUSY_S = 30
 _MIGRATION_LOCK = 0x6F7064
+# A network that swallows what it is given is an error after half a minute, not after the kernel's quarter of an hour.
+# What the URL says itself is the operator's.
+_PATIENCE = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 20_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
 
 
 def connect(url: str) -> Engine:
@@ -27,7 +36,8 @@ def connect(url: str) -> Engine:
     if parsed.drivername in ("postgres", "postgresql"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True)
+        patience = {name: value for name, value in _PATIENCE.items() if name not in parsed.query}
+        return create_engine(parsed, pool_pre_ping=True, connect_args=patience)
     if parsed.database in (None, "", ":memory:"):
         raise ValueError("OPD_DATABASE_URL: an SQLite database needs a file, it is shared by several processes")
     Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
-
-import datasets
-from datasets.exceptions import DatasetGenerationError
+from typing import TYPE_CHECKING, Any
 
 from opd_core.runs.roots import below_roots
 from opd_core.runs.settings import Settings
 from opd_core.spec import UserError
+
+if TYPE_CHECKING:
+    import datasets
 
 _BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 
@@ -42,6 +42,10 @@ def read_columns(path: str, columns: dict[str, str], *, param: str) -> dict[str,
 def _load(file: Path, builder: str, param: str) -> datasets.Dataset:
     if file.stat().st_size == 0:
         raise UserError(f"{param}: '{file}' is empty", param=param, code="empty_data")
+    import datasets  # more than a second, which a run on the project's own tasks does not need
+    from datasets.exceptions import DatasetGenerationError
+
+    datasets.disable_progress_bars()  # they would break up our own progress line, or fill the log
     with tempfile.TemporaryDirectory(prefix="opd-data-") as cache:
         try:
             return datasets.load_dataset(

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from opd_core.training.main import EXIT_USER_ERROR, die_with_parent, message_channel
+from opd_core.training.main import EXIT_USER_ERROR, die_with_parent, importing, leave, message_channel
 
 
 def main() -> int:
@@ -25,16 +24,16 @@ def main() -> int:
     emit = message_channel()
     emit({"type": "phase", "phase": "starting"})
     question = json.loads(arguments.question.read_text(encoding="utf-8"))
-    # Imported late: the first message should not wait for torch.
-    import torch
+    with importing():  # late: the first message should not wait for torch
+        import torch
 
-    from opd_core.runs.artifacts import RunFiles
-    from opd_core.runs.plain import finite
-    from opd_core.runs.questions import answer_file
-    from opd_core.spec import JobSpec, UserError
-    from opd_core.training import messages
-    from opd_core.training.try_prompt import try_prompt
-    from opd_core.training.what_if import what_if
+        from opd_core.runs.artifacts import RunFiles
+        from opd_core.runs.plain import finite
+        from opd_core.runs.questions import answer_file
+        from opd_core.spec import JobSpec, UserError
+        from opd_core.training import messages
+        from opd_core.training.try_prompt import try_prompt
+        from opd_core.training.what_if import what_if
 
     torch.set_num_threads(1)  # training beside it has the cores
     files, spec = RunFiles(arguments.out), JobSpec.model_validate(question["spec"])
@@ -53,4 +52,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

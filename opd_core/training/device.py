@@ -6,7 +6,6 @@ import contextlib
 import os
 from typing import Any
 
-import datasets
 import torch
 import transformers
 
@@ -15,9 +14,8 @@ from opd_core.spec import JobSpec, UserError
 
 def set_up_torch(spec: JobSpec, number: int = 0) -> torch.device:
     """Threads, determinism, device of process ``number`` of the job. Raises UserError for want of GPUs."""
-    # Their bars would break up our own progress line, or fill the log.
+    # Its bars would break up our own progress line, or fill the log.
     transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
     if spec.resources.threads != "auto":
         torch.set_num_threads(spec.resources.threads)
     elif "OMP_NUM_THREADS" not in os.environ:

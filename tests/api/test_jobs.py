@@ -294,6 +294,24 @@ def test_the_reconciler_runs_inside_the_service(settings, broker):
     assert "reconciler" not in [thread.name for thread in threading.enumerate()]
 
 
+def test_the_reconciler_outlives_an_error_that_nobody_foresaw(settings, broker, monkeypatch):
+    app = create_app(settings.model_copy(update={"reconcile": True, "reconcile_every_s": 0.02}))
+    store, due, rounds = app.state.services.store, app.state.services.store.due, []
+
+    def broken_at_first(*arguments):
+        rounds.append(arguments)
+        if len(rounds) == 1:
+            raise RuntimeError("dictionary changed size during iteration")
+        return due(*arguments)
+
+    monkeypatch.setattr(store, "due", broken_at_first)
+    with TestClient(app):
+        deadline = time.monotonic() + 10
+        while len(rounds) < 3:
+            assert time.monotonic() < deadline, "nobody looks for lost jobs any more"
+            time.sleep(0.02)
+
+
 def test_the_reconciler_runs_alone_and_stops_when_told(tmp_path, broker):
     environment = {**os.environ, "OPD_HOME": str(tmp_path), "OPD_REDIS_URL": broker.url}
     store = Services(Settings(home=tmp_path, redis_url=broker.url, database_url="")).store

@@ -25,7 +25,7 @@ SETTINGS = {
     "Rollout": [("spinbutton", "prompts per step", "8"), ("spinbutton", "max new tokens", "12")],
     "Telemetry": [("spinbutton", "sequences per step", "3"), ("spinbutton", "probe states", "8")],
 }
-STEPS = 240
+STEPS = 160
 ANSWER_MS = 240_000  # two models are loaded for an answer, beside whatever else the machine does
 
 

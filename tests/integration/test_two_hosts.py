@@ -1,4 +1,4 @@
-"""Two machines with a worker each and one queue: a machine that loses its power, one that loses its network.
+"""Two machines with a worker each and one queue: one loses its power, its network, or is not told that it has lost it.
 
 Database, broker and object store are real servers; nothing else is shared between the machines, not even a process
 table. The trainer is the chaos harness's, without tensors: its weights show every step left out or done twice.
@@ -206,3 +206,22 @@ def test_the_queue_outlives_a_machine_and_a_network(site: Site) -> None:
     fourth = [site.submit("fourth"), site.submit("fifth")]
     assert {site.place(job_id) for job_id in fourth} == {"north", "south"}
     assert {site.weights(job_id) for job_id in fourth} == {undisturbed}
+
+
+def test_a_silent_network_frees_the_worker_before_the_kernel_gives_up(site: Site) -> None:
+    """Nothing tells the machine: every call on the other side just waits."""
+    for name in ("north", "south"):
+        site.start(name)
+    first = site.submit("first")
+    here = site.place(first)
+    there = {"north": "south", "south": "north"}[here]
+    site.hosts[here].silence()
+    digest = site.weights(first)
+    assert [one.host for one in site.attempts(first)] == [here, there]
+    log = site.folder / f"{here}.log"
+    wait_until(lambda: "raised unexpected: OperationalError" in log.read_text(), lambda: site.log(here), 60)
+    site.hosts[here].hear()
+    wait_until(lambda: site.heard(here), lambda: f"{here} is back:\n{site.log(here)}", 60)
+    both = [site.submit("second"), site.submit("third")]
+    assert {site.place(job_id) for job_id in both} == {"north", "south"}
+    assert {site.weights(job_id) for job_id in both} == {digest}

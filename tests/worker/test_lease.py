@@ -86,3 +86,16 @@ def test_silent_database_loses_the_lease_in_the_end(bench: Bench, monkeypatch: p
     monkeypatch.setattr(bench.store, "get_job", away)
     with LeaseKeeper(bench.store, job.id, claim.attempt, 0.4) as lease:
         wait_until(lambda: lease.lost)
+
+
+# The thread's traceback goes to the log; that is what pytest warns about.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_error_that_nobody_foresaw_loses_the_lease(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = bench.claim(job := bench.submit())
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(bench.store, "get_job", broken)
+    with LeaseKeeper(bench.store, job.id, claim.attempt, LONG, watch_s=0.05) as lease:
+        wait_until(lambda: lease.lost)

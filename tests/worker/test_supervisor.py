@@ -278,7 +278,7 @@ claim = store.claim({job.id!r}, "doomed", settings.lease_s)
 command = (sys.executable, {str(FAKE_TRAINER)!r}, "deaf")
 Supervisor(claim, store, LiveWriter(None), settings, draining=lambda: False, command=command).run()
 """
-    environment = {**os.environ, "OPD_HOME": str(bench.settings.home)}
+    environment = {**os.environ, "OPD_HOME": str(bench.settings.home), "OPD_LEASE_S": "3"}
     supervisor = subprocess.Popen([sys.executable, "-c", program], env=environment)
     try:
         pid = bench.trainer_pid(job)
