@@ -98,6 +98,7 @@ def test_another_run_from_this_one(viewer: Viewer, button: str, key: str) -> Non
     expect(viewer.page).to_have_url(re.compile(rf"{key}={ROUTED}"))
 
 
+@pytest.mark.long  # the tests above open the same pages
 @BOTH
 @pytest.mark.parametrize(
     ("path", "wait", "name"),

@@ -77,23 +77,23 @@ def test_cancel_stops_the_process_and_keeps_a_checkpoint(running: Running) -> No
 
 
 def test_killed_trainer_is_resumed_from_its_checkpoint(running: Running) -> None:
-    schedule = LONG | {"steps": 30}
+    schedule = LONG | {"steps": 60}
     job = running.client.submit(running.spec(schedule=schedule))
     pid = wait_for_step(running, job.id, 6)
     os.kill(pid, signal.SIGKILL)
     done = running.client.wait(job.id, timeout_s=180)
     assert done.status == "succeeded", done.error
-    assert (done.attempt, done.progress.step) == (2, 30)
+    assert (done.attempt, done.progress.step) == (2, 60)
     events = {event.type: event for event in running.client.events(job.id).data}
     assert "SIGKILL" in events["trainer_crashed"].message
     assert events["resumed"].data["step"] >= 5
-    assert running.client.metrics(job.id).steps == list(range(31))
+    assert running.client.metrics(job.id).steps == list(range(61))
     first, second = running.client.attempts(job.id).data
     assert (first.signal, second.exit_code) == (signal.SIGKILL, 0)
 
 
 def test_killed_worker_takes_its_trainer_along_and_the_job_goes_on(running: Running) -> None:
-    job = running.client.submit(running.spec(schedule=LONG | {"steps": 30}))
+    job = running.client.submit(running.spec(schedule=LONG | {"steps": 60}))
     trainer = wait_for_step(running, job.id, 6)
     # Which job it holds is told with its next heartbeat only.
     (worker,) = [worker for worker in running.client.workers().data if "cpu" in worker.queues]
@@ -101,12 +101,13 @@ def test_killed_worker_takes_its_trainer_along_and_the_job_goes_on(running: Runn
     wait_until(lambda: not is_running(trainer), "the trainer outlived its worker", 10)
     done = running.client.wait(job.id, timeout_s=180)  # another worker, once the lease has expired
     assert (done.status, done.attempt) == ("succeeded", 2)
-    assert running.client.metrics(job.id).steps == list(range(31))
+    assert running.client.metrics(job.id).steps == list(range(61))
 
 
 def test_stopped_service_gives_its_job_back_and_takes_it_up_again(tiny_world: Any, tmp_path: Path) -> None:
     with running_service(tmp_path, tiny_world) as first:
-        job = first.client.submit(first.spec(schedule=LONG | {"steps": 30}))
+        # Enough for the parts that stop before the worker does.
+        job = first.client.submit(first.spec(schedule=LONG | {"steps": 120}))
         wait_for_step(first, job.id, 6)
         first.up.send_signal(signal.SIGINT)
         assert first.up.wait(timeout=60) == 0
