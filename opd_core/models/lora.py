@@ -1,6 +1,6 @@
 """Low-rank adapters inside a student (PEFT): put in, looked past, saved as PEFT does, merged for export.
 
-PEFT takes seconds to import, so only what has adapters does.
+PEFT takes half a second to import, so only what has adapters does.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def read_columns(path: str, columns: dict[str, str], *, param: str) -> dict[str,
 def _load(file: Path, builder: str, param: str) -> datasets.Dataset:
     if file.stat().st_size == 0:
         raise UserError(f"{param}: '{file}' is empty", param=param, code="empty_data")
-    import datasets  # more than a second, which a run on the project's own tasks does not need
+    import datasets  # a second, which a run on the project's own tasks does not need
     from datasets.exceptions import DatasetGenerationError
 
     datasets.disable_progress_bars()  # they would break up our own progress line, or fill the log

@@ -19,9 +19,10 @@ def test_what_if_and_probe_are_answered_beside_training(running: Running) -> Non
 
     asked = [
         client.replan(done.id, 2, recipe="cr-opd", sequences=[0]),
+        client.replan(done.id, 2, recipe="apo"),
         client.probe(done.id, "3 + 4 =", temperature=0.0),
     ]
-    own, probe = (client.answer(question, timeout_s=180) for question in asked)
+    own, refused, probe = (client.answer(question, timeout_s=180) for question in asked)
 
     assert own.status == "answered", own.error
     (sequence,) = own.result.sequences
@@ -32,6 +33,10 @@ def test_what_if_and_probe_are_answered_beside_training(running: Running) -> Non
         assert after.advantage == pytest.approx(before.advantage, abs=1e-5)
     assert own.result.marks["coefficient"].exact
     assert all(forces[0].id == token.id for forces, token in zip(sequence.forces, recorded.tokens, strict=True))
+
+    assert refused.status == "failed"
+    assert refused.error.param == "method"
+    assert "the student at the start of the run" in refused.error.message
 
     assert probe.status == "answered", probe.error
     assert probe.result.checkpoint == "step-000004.a1"

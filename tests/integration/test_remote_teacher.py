@@ -126,6 +126,13 @@ def test_what_the_server_can_do_is_told_and_used(running: Running, able: Teacher
     for name, weight in ours.items():
         torch.testing.assert_close(theirs[name], weight, atol=1e-4, rtol=0)
 
+    able.answers.candidates = False
+    refused = client.wait(client.submit({**running.spec(**wanted), "teacher": {"endpoint": "big-teacher"}}).id)
+    assert refused.status == "failed"
+    assert refused.error is not None
+    assert refused.error.param == "method.support"
+    assert "a server that scores given candidates" in refused.error.message
+
 
 def test_a_server_that_nobody_registered_is_refused_at_the_door(running: Running, server: TeacherServer) -> None:
     from api.client import ApiError
