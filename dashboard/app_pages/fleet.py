@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from dashboard import data
-from dashboard.components import live
+from dashboard.components import live, pages
 from dashboard.shaping import fleet
 from dashboard.shaping.text import escape_markdown
 
@@ -106,7 +106,7 @@ def jumping(body: Callable[[], None]) -> Callable[[], None]:
 
     def run() -> None:
         if (go := st.session_state.pop("fleet_go", None)) is not None:
-            st.switch_page("app_pages/overview.py", query_params={"job": go})
+            pages.go(pages.OVERVIEW, job=go)
         body()
 
     return run

@@ -8,7 +8,7 @@ import streamlit as st
 
 from api.schemas import Job
 from dashboard import data
-from dashboard.components import live
+from dashboard.components import live, pages
 from dashboard.components.run_actions import action_bar
 from dashboard.components.run_header import status_badge
 from dashboard.shaping.actions import possible
@@ -108,7 +108,7 @@ def page() -> None:
     title, new = st.columns([5, 1], vertical_alignment="center")
     title.header("Runs", anchor=False)
     if new.button("New run", type="primary", icon=":material/add:", key="runs_new", width="stretch"):
-        st.switch_page("app_pages/new_run.py")
+        pages.go(pages.NEW_RUN)
     job = chosen()
     if job is not None:
         actions(job)
@@ -121,7 +121,7 @@ def page() -> None:
 def refreshing_listing(drawn: Job | None) -> None:
     """The listing, the jump to a run that was clicked, and a new action bar when other actions are possible."""
     if (go := st.session_state.pop("runs_go", None)) is not None:
-        st.switch_page("app_pages/overview.py", query_params={"job": go})
+        pages.go(pages.OVERVIEW, job=go)
     now = chosen()
     if st.session_state.pop("runs_anew", False) or (now and possible(now)) != (drawn and possible(drawn)):
         st.rerun()

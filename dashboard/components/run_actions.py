@@ -8,11 +8,9 @@ import streamlit as st
 
 from api.schemas import Job
 from dashboard import data
-from dashboard.components import selection
+from dashboard.components import pages, selection
 from dashboard.shaping.actions import possible
 from dashboard.shaping.text import escape_markdown
-
-NEW_RUN = "app_pages/new_run.py"
 
 
 def action_bar(job: Job) -> None:
@@ -72,13 +70,13 @@ def _save(job: Job) -> None:
 def _duplicate(job: Job) -> None:
     about = "Opens the form with this run's spec."
     if st.button("Duplicate", icon=":material/content_copy:", key="action_duplicate", help=about):
-        st.switch_page(NEW_RUN, query_params={"like": job.id})
+        pages.go(pages.NEW_RUN, like=job.id)
 
 
 def _fork(job: Job) -> None:
     about = "Opens the form for a run whose student starts from this run's newest checkpoint."
     if st.button("Fork", icon=":material/fork_right:", key="action_fork", help=about):
-        st.switch_page(NEW_RUN, query_params={"fork": job.id, "checkpoint": str(job.latest_checkpoint)})
+        pages.go(pages.NEW_RUN, fork=job.id, checkpoint=str(job.latest_checkpoint))
 
 
 def _cancel(job: Job) -> None:
@@ -97,5 +95,5 @@ def _delete(job: Job) -> None:
         if st.button("Yes, delete this run", type="primary", key="delete_yes"):
             if _ask(lambda: data.delete(job.id), "Deleted.", ":material/delete:"):
                 selection.choose(job=None)
-                st.switch_page("app_pages/runs.py")
+                pages.go(pages.RUNS)
             st.rerun()

@@ -9,6 +9,7 @@ import streamlit as st
 
 from api.schemas import Recipe
 from dashboard import data
+from dashboard.components import pages
 from dashboard.components.recipe_gallery import recipe_card
 from dashboard.components.spec_fields import Drawing, FieldErrors
 from dashboard.shaping import specs
@@ -202,7 +203,7 @@ def _send(spec: specs.Spec, errors: FieldErrors, *, go: bool) -> None:
         st.success("This spec is good to go." if not warnings else "Accepted, with warnings.", icon=":material/check:")
         return
     del st.session_state[_IDEMPOTENCY]
-    st.switch_page("app_pages/overview.py", query_params={"job": made.id})
+    pages.go(pages.OVERVIEW, job=made.id)
 
 
 def _key_of(spec: specs.Spec) -> str:
