@@ -2,7 +2,7 @@
 
 A machine reaches the outside only through the lines that it was given: loopback ports of its own, carried over a unix
 socket to a server out here. Cutting its lines is a network that fails, silencing them one that swallows what it is
-given; killing it is a power cut.
+given; killing it is a power cut. A machine goes with the process that started it, however that ends.
 
     unshare ... python -m tests.hosts NAME PORT=SOCKET ... -- COMMAND ...     (what runs inside)
 """
@@ -21,6 +21,8 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from worker.leash import leashed
 
 _OWN = ("unshare", "--net", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
@@ -76,7 +78,9 @@ class Host:
         wires = [f"{port}={line.path}" for port, line in lines.items()]
         with log.open("ab") as file:
             self._process = subprocess.Popen(
-                [*_OWN, sys.executable, "-m", "tests.hosts", name, *wires, "--", *command],
+                leashed(
+                    [*_OWN, sys.executable, "-m", "tests.hosts", name, *wires, "--", *command], signal=signal.SIGKILL
+                ),
                 env=dict(environment),
                 stdout=file,
                 stderr=file,

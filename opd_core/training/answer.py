@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from opd_core.training.main import EXIT_USER_ERROR, die_with_parent, importing, leave, message_channel
+from opd_core.training.process import EXIT_USER_ERROR, die_with_parent, importing, leave, message_channel
 
 
 def main() -> int:

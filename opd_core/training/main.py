@@ -8,20 +8,18 @@ checkpoint, exit 75. SIGUSR1: finish the step, save a checkpoint, go on. Exit co
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
-import json
 import os
 import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
 
-EXIT_USER_ERROR = 2
-EXIT_STOPPED = 75
-_PR_SET_PDEATHSIG = 1
+from opd_core.training.process import (
+    EXIT_STOPPED,
+    EXIT_USER_ERROR,
+    die_with_parent,
+    importing,
+    leave,
+    message_channel,
+)
 
 
 def main() -> int:
@@ -111,45 +109,6 @@ class _Flag:
         """Whether it was raised; it is down afterwards."""
         was, self.raised = self.raised, False
         return was
-
-
-def message_channel() -> Callable[[dict[str, Any]], None]:
-    """Messages own the real stdout; whatever else prints goes to the log."""
-    channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-
-    def emit(message: dict[str, Any]) -> None:
-        channel.write(json.dumps(message, allow_nan=False) + "\n")
-
-    return emit
-
-
-@contextmanager
-def importing() -> Iterator[None]:
-    """Around the import of torch and all that: a million objects that stay, and that nobody need search for garbage."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
-def leave(exit_code: int) -> NoReturn:
-    """Exit without a last search for garbage, which takes two seconds and finds what ends with the process anyway."""
-    gc.freeze()
-    sys.exit(exit_code)
-
-
-def die_with_parent() -> None:
-    """Two trainers of one job must never run: this one ends when its supervisor does, however that ends."""
-    supervisor = os.environ.get("OPD_SUPERVISOR_PID")
-    if supervisor is None:
-        return
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(supervisor):
-        sys.exit("the supervisor is gone")
 
 
 if __name__ == "__main__":

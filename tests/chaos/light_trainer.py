@@ -21,8 +21,8 @@ from typing import Any
 
 from opd_core.runs.artifacts import CorruptArtifact, RunFiles
 from opd_core.runs.deadline import Deadline
-from opd_core.training.main import EXIT_STOPPED, die_with_parent, message_channel
 from opd_core.training.messages import error, event, phase, warning
+from opd_core.training.process import EXIT_STOPPED, die_with_parent, message_channel
 
 _LOADING_S = 0.5
 _STEP_S = 0.1

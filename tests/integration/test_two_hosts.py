@@ -7,6 +7,7 @@ table. The trainer is the chaos harness's, without tensors: its weights show eve
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from tests.hosts import Connect, Host, Line, possible, to_path, to_port
 from tests.ports import free_port
 from tests.postgres import SERVER, fresh_database
 from tests.s3 import s3_server
+from worker.leash import leashed
 
 pytestmark = [
     pytest.mark.service,
@@ -152,7 +154,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 def _started(stack: ExitStack, command: list[str], environment: dict[str, str], log: Path) -> None:
-    process = subprocess.Popen(command, env=environment, stdout=(file := log.open("wb")), stderr=file)
+    own = leashed(command, signal=signal.SIGKILL)
+    process = subprocess.Popen(own, env=environment, stdout=(file := log.open("wb")), stderr=file)
     stack.callback(lambda: (process.kill(), process.wait(), file.close()))
 
 
