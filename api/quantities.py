@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,7 +11,6 @@ import pyarrow.compute as pc
 from api import schemas as s
 from api.columns import by_token, entries
 
-QUANTILE = 0.98
 _COLUMN = {
     "log_ratio": "log_ratio",
     "return": "returns",
@@ -62,9 +60,7 @@ def _flat(lists: pa.ChunkedArray) -> np.ndarray:
 
 def _quantity(name: str, values: np.ndarray) -> s.Quantity:
     sizes = np.sort(np.abs(values))
-    quantile = sizes[math.ceil(QUANTILE * len(sizes)) - 1]
-    # Mostly zeros with a few large values: the quantile would be 0, and all that differs would lie beyond it.
-    limit = quantile if quantile > 0 else sizes[-1]
+    limit = s.scale_limit(sizes.tolist())
     if name.startswith("gate"):
         limit = max(limit, 1.0)  # a gate that is open everywhere must look open, not extreme
     return s.Quantity(

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Console
 
 from cli import specs
@@ -18,7 +17,7 @@ from cli.view import RunView, accuracy_table
 from opd_core import recipes
 from opd_core.runs.artifacts import RunFiles
 from opd_core.runs.settings import Settings
-from opd_core.spec import JobSpec, UserError, describe
+from opd_core.spec import JobSpec, UserError, validated
 from worker.trainer_process import QUIET, trainer_threads
 
 SUCCEEDED, FAILED, USER_ERROR = 0, 1, 2
@@ -103,10 +102,7 @@ def load(source: str, overrides: list[str]) -> JobSpec:
         for key in ("dataset", "eval_dataset"):
             if isinstance(task.get(key), str):
                 task[key] = str(folder / task[key])
-    try:
-        return recipes.resolve(JobSpec.model_validate(data))
-    except ValidationError as error:
-        raise describe(error) from error
+    return recipes.resolve(validated(JobSpec, data))
 
 
 def _allow_what_the_spec_names(spec: JobSpec) -> None:

@@ -49,6 +49,7 @@ from api.schemas.questions import Replan as Replan
 from api.schemas.questions import ReplannedSequence as ReplannedSequence
 from api.schemas.questions import ReplanRequest as ReplanRequest
 from api.schemas.questions import TokenDifference as TokenDifference
+from api.schemas.scale import scale_limit as scale_limit
 from api.schemas.telemetry import Gates as Gates
 from api.schemas.telemetry import GateSummary as GateSummary
 from api.schemas.telemetry import Heatmap as Heatmap

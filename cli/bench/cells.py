@@ -7,12 +7,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from cli.bench.controls import controls
 from cli.bench.plan import RESERVED, Arm, Plan, overlay
 from opd_core.recipes import resolve
-from opd_core.spec import JobSpec, UserError, describe
+from opd_core.spec import JobSpec, UserError, validated
 
 
 @dataclass(frozen=True)
@@ -89,9 +87,7 @@ def _cell(plan: Plan, arm: Arm, place: int, seed: int) -> Cell:
         "metadata": {"bench": plan.name, "arm": arm.name, "task": task.name},
     }
     try:
-        resolved = resolve(JobSpec.model_validate(body))
-    except ValidationError as error:
-        raise _about(arm, task.name, describe(error, data=body)) from error
+        resolved = resolve(validated(JobSpec, body))
     except UserError as error:
         raise _about(arm, task.name, error) from error
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:24]

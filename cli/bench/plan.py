@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from opd_core.recipes import names
-from opd_core.spec import UserError, describe
+from opd_core.spec import UserError, validated
 from opd_core.spec.base import Spec
 from opd_core.spec.job import Until
 
@@ -162,10 +162,7 @@ def effect_weights(effect: Mapping[str, tuple[str, str]], arms: list[Arm]) -> di
 
 def read(data: dict[str, Any]) -> Plan:
     """The plan in a parsed file. Raises UserError that names the field."""
-    try:
-        return Plan.model_validate(data)
-    except ValidationError as error:
-        raise describe(error, prefix="PLAN", data=data) from error
+    return validated(Plan, data, prefix="PLAN")
 
 
 def overlay(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

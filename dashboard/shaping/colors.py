@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from api.schemas import scale_limit
+
 STEPS = 20  # colours on each side of zero
-CLAMP_QUANTILE = 0.98
 
 # ColorBrewer RdBu: red = negative = pushed down, blue = positive = pulled up.
 _DIVERGING = {
@@ -86,11 +87,9 @@ class Scale:
 
 
 def scale(values: Iterable[float | None], *, signed: bool, at_least: float = 1e-6) -> Scale:
-    """The scale whose limit is the 98 % quantile of the absolute values (``at_least`` when they are all tiny)."""
+    """The scale that ends where the API's scales end (``at_least`` when all values are tiny)."""
     sizes = sorted(abs(value) for value in values if value is not None and math.isfinite(value))
     if not sizes:
         return Scale(limit=max(1.0, at_least), signed=signed)
-    quantile = sizes[min(len(sizes) - 1, math.ceil(CLAMP_QUANTILE * len(sizes)) - 1)]
-    # Mostly zeros with a few large values: the quantile would be 0 and every value would clamp.
-    limit = max(quantile if quantile > 0 else sizes[-1], at_least)
+    limit = max(scale_limit(sizes), at_least)
     return Scale(limit=limit, signed=signed, clamped=sum(size > limit for size in sizes))

@@ -5,6 +5,7 @@ A number that a step cannot give (no verified answers, no critic, too few tokens
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 
@@ -36,7 +37,7 @@ def of_batch(
     found = _of_log_ratios(r)
     coefficients = (plan.coefficients * plan.weights).abs()
     if bool(coefficients.any()):
-        found["signal_p99"] = float(coefficients.float().quantile(0.99))
+        found["signal_p99"] = quantiles(coefficients, 0.99)[0]
     if (informed := _auroc(_means(feedback.log_ratio, mask), correct)) is not None:
         found["informativeness"] = informed
     if plan.view.values is not None or bool(plan.view.advantages.any()):
@@ -66,10 +67,23 @@ def of_favourites(top: Mapping[str, Tensor]) -> dict[str, float]:
     return found
 
 
+def quantiles(values: Tensor, *levels: float) -> list[float]:
+    """What ``torch.quantile`` says of the numbers in a tensor (at least one), which refuses more than 2^24 of them."""
+    ordered = values.flatten().float().sort().values
+    if bool(ordered[-1].isnan()):  # they are sorted to the end
+        return [math.nan] * len(levels)
+    found = []
+    for level in levels:
+        place = level * (len(ordered) - 1)
+        below, above = ordered[math.floor(place)], ordered[math.ceil(place)]
+        found.append(float(below.lerp(above, place % 1.0)))
+    return found
+
+
 def _of_log_ratios(r: Tensor) -> dict[str, float]:
     sizes = r.abs().sort(descending=True).values
     loudest = sizes[: max(1, round(_LOUDEST * len(sizes)))]
-    low, high = r.float().quantile(torch.tensor([0.01, 0.99], device=r.device)).tolist()
+    low, high = quantiles(r, 0.01, 0.99)
     return {
         "log_ratio_p01": low,
         "log_ratio_p99": high,

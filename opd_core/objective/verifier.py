@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from opd_core.objective.feedback import Feedback, require
-from opd_core.spec.variables.regularizers import Reward, RewardSign
+from opd_core.spec.variables.regularizers import Normalise, Reward, RewardSign
 
 
-def group_advantages(feedback: Feedback, normalise: str, who: str) -> Tensor:
+def group_advantages(feedback: Feedback, normalise: Normalise, who: str) -> Tensor:
     """[B] reward minus the mean of its prompt's samples, over their deviation for ``group_std``.
 
     A group whose rewards are all the same (one sample among them) has advantage 0: it says nothing.

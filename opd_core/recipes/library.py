@@ -7,10 +7,10 @@ from importlib import resources
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from opd_core.recipes.cost import cost
-from opd_core.spec import JobSpec, MethodSpec, RolloutSpec, TeacherSpec, UserError, describe
+from opd_core.spec import JobSpec, MethodSpec, RolloutSpec, TeacherSpec, UserError, validated
 from opd_core.spec.base import Spec
 from opd_core.spec.combinations import teacher_must_give
 
@@ -136,11 +136,7 @@ def adapt(recipe: str, changes: dict[str, Any]) -> MethodSpec:
 
 def revise(method: dict[str, Any], changes: dict[str, Any]) -> MethodSpec:
     """A complete method under changes to it. Raises UserError."""
-    merged = _overlay(method, changes)
-    try:
-        return MethodSpec.model_validate(merged)
-    except ValidationError as error:
-        raise describe(error, prefix="method", data=merged) from error
+    return validated(MethodSpec, _overlay(method, changes), prefix="method")
 
 
 def _overlay(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a job asks for: pydantic models, one per variable. No torch here."""
 
-from opd_core.spec.errors import UserError, describe
+from opd_core.spec.errors import UserError, describe, validated
 from opd_core.spec.job import (
     BatchingSpec,
     CheckpointsSpec,
@@ -37,4 +37,5 @@ __all__ = [
     "UserError",
     "Verifier",
     "describe",
+    "validated",
 ]

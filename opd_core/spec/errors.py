@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class UserError(ValueError):
@@ -36,6 +38,14 @@ def describe(error: ValidationError, *, prefix: str = "", data: Any = None) -> U
     more = error.error_count() - 1
     tail = f"; and {more} more problem{'s' if more > 1 else ''}" if more else ""
     return UserError(f"{where}: {message}{shown}{tail}", param=where)
+
+
+def validated(model: type[Model], data: Any, *, prefix: str = "") -> Model:
+    """The model of some parsed data. Raises UserError for what is wrong in it, as ``describe`` says it."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise describe(error, prefix=prefix, data=data) from error
 
 
 def _written_path(location: tuple[int | str, ...], data: Any) -> list[str]:

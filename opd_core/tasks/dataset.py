@@ -48,6 +48,7 @@ def load_dataset_task(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, see
         verify=make_verifier(spec.verifier) if spec.answer_column is not None else None,
         **contexts.ways(prompts),
         warnings=warnings,
+        waits=spec.verifier.kind == "unit_tests",
     )
 
 

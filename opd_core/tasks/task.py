@@ -32,7 +32,8 @@ class Task:
 
     ``ood`` are longer than any of ``train``; empty where none were asked for.
 
-    ``verify(completion_text, answer)`` is None where the task has no answers. No prompt text is in both ``train`` and
+    ``verify(completion_text, answer)`` is None where the task has no answers. With ``waits`` it has a process of its
+    own do the work, and several threads may call it at a time. No prompt text is in both ``train`` and
     ``eval``, unless the evaluation file was the user's own choice (then ``warnings`` counts the overlap).
     """
 
@@ -45,3 +46,4 @@ class Task:
     imitate: Callable[[str], list[int]]
     warnings: list[str] = field(default_factory=list)
     ood: Sequence[Problem] = ()
+    waits: bool = False

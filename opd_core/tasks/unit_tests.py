@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import secrets
 import shutil
 import subprocess
@@ -20,15 +19,18 @@ from opd_core.runs.settings import Settings
 from opd_core.spec import UserError
 
 _SECONDS = 10.0
-_CPU_S = 5
-_MEMORY = 2**29
 _SCRATCH = 2**24
+_LIMITS = {"RLIMIT_CPU": 5, "RLIMIT_AS": 2**29, "RLIMIT_FSIZE": _SCRATCH, "RLIMIT_CORE": 0}
 # Not that of a virtual environment: programs see the standard library and nothing else.
 _PYTHON = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 _FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+# It limits itself before it reads what the model wrote, for good: setting limits between fork and exec would copy the
+# trainer's page tables for each program, and is not safe beside threads.
 # The word is said only after code and tests have run to their end: a program that leaves early passes nothing.
 _DRIVER = """
-import json, os, sys
+import json, os, resource, sys
+for name, most in json.loads(sys.argv[1]).items():
+    resource.setrlimit(getattr(resource, name), (most, most))
 given = json.load(sys.stdin)
 out = os.dup(1)
 null = os.open(os.devnull, os.O_RDWR)
@@ -43,6 +45,8 @@ os.write(out, word.encode())
 
 def unit_tests_pass(completion: str, tests: str) -> bool:
     """Whether ``tests`` (Python that raises where something is wrong) run through after the completion's program.
+
+    It waits for a process, and may be called from several threads. The process dies with the thread that called.
 
     The program is the completion's last fenced block, or all of it where there is none. Whoever tries hard enough can
     still write a program that finds the word it has to say: rewards are worth what the tests are worth.
@@ -80,7 +84,7 @@ def check_sandbox() -> None:
 
 
 def _run(given: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [*_sandbox(), _PYTHON, "-I", "-c", _DRIVER]
+    command = [*_sandbox(), _PYTHON, "-I", "-c", _DRIVER, json.dumps(_LIMITS)]
     try:
         return subprocess.run(
             command,
@@ -89,7 +93,6 @@ def _run(given: dict[str, str]) -> subprocess.CompletedProcess[str]:
             text=True,
             errors="replace",
             timeout=_SECONDS,
-            preexec_fn=_limit,  # nothing but system calls happens in it
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -104,13 +107,3 @@ def _sandbox() -> list[str]:
         *("--clearenv", *shown, "--proc", "/proc", "--dev", "/dev"),
         *("--size", str(_SCRATCH), "--tmpfs", "/tmp", "--chdir", "/tmp", "--"),  # noqa: S108  (inside the sandbox)
     ]
-
-
-def _limit() -> None:
-    for kind, most in (
-        (resource.RLIMIT_CPU, _CPU_S),
-        (resource.RLIMIT_AS, _MEMORY),
-        (resource.RLIMIT_FSIZE, _SCRATCH),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(kind, (most, most))

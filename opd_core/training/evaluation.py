@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+
+import torch
 
 from opd_core.models import LanguageModel
 from opd_core.rollout import FixedEngine, Rollouts, uniform_noise, write
@@ -145,10 +148,18 @@ def completions(lm: LanguageModel, rollouts: Rollouts) -> list[str]:
 
 
 def verify(task: Task, problems: Sequence[Problem], texts: Sequence[str]) -> list[bool | None]:
-    """Right or wrong for each completion; None where the problem has no answer or the task no verifier."""
-    if task.verify is None:
+    """Right or wrong for each completion; None where the problem has no answer or the task no verifier.
+
+    Where verifying waits for processes, as many run at a time as this one has threads to compute with.
+    """
+    right = task.verify
+    if right is None:
         return [None] * len(texts)
-    return [
-        None if problem.answer is None else task.verify(text, problem.answer)
-        for problem, text in zip(problems, texts, strict=True)
-    ]
+
+    def verdict(problem: Problem, text: str) -> bool | None:
+        return None if problem.answer is None else right(text, problem.answer)
+
+    if not task.waits:
+        return [verdict(problem, text) for problem, text in zip(problems, texts, strict=True)]
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return list(pool.map(verdict, problems, texts))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from opd_core.diagnostics.vitals import of_batch, of_favourites
+from opd_core.diagnostics.vitals import of_batch, of_favourites, quantiles
 from opd_core.objective.feedback import Feedback, FeedbackContext
 from opd_core.objective.plan import build_plan
 from opd_core.recipes import load
@@ -45,6 +45,23 @@ def test_the_loudest_token_carries_its_share():
     assert found["log_ratio_loudest"] == pytest.approx(float(r.abs().max() / r.abs().sum()))
     assert found["log_ratio_p01"] == pytest.approx(float(r.float().quantile(0.01)))
     assert found["signal_p99"] == pytest.approx(float(plan.coefficients.abs().float().quantile(0.99)))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 101, 4096])
+def test_quantiles_are_those_of_torch(size):
+    values = torch.randn(size, generator=torch.Generator().manual_seed(size), dtype=torch.float64)
+    levels = [0.0, 0.01, 0.25, 0.5, 0.99, 1.0]
+    expected = values.float().quantile(torch.tensor(levels)).tolist()
+    assert quantiles(values, *levels) == pytest.approx(expected, abs=1e-6)
+    assert quantiles(values.view(1, -1), 0.99) == quantiles(values, 0.99)
+    assert all(math.isnan(found) for found in quantiles(values.index_fill(0, torch.tensor(0), math.nan), 0.01, 0.99))
+
+
+def test_quantiles_of_more_numbers_than_torch_takes():
+    values = torch.arange(2**24 + 2) % 256
+    with pytest.raises(RuntimeError, match="too large"):
+        values.float().quantile(0.99)
+    assert quantiles(values, 0.01, 0.5, 0.99) == [2.0, 127.0, 253.0]
 
 
 def test_correlation_of_return_and_log_ratio():

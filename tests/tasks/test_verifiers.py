@@ -190,6 +190,22 @@ def test_a_program_sees_nothing_but_the_standard_library(unit_tests, attempt: st
     assert unit_tests(attempt, "pass") is False
 
 
+@pytest.mark.parametrize("limit", ["RLIMIT_CPU", "RLIMIT_AS", "RLIMIT_FSIZE", "RLIMIT_CORE"])
+def test_a_program_cannot_lift_its_limits(unit_tests, limit: str) -> None:
+    held = f"""
+import resource
+soft, hard = resource.getrlimit(resource.{limit})
+assert soft == hard <= 2**29
+try:
+    resource.setrlimit(resource.{limit}, (hard + 1, hard + 1))
+except ValueError:
+    pass
+else:
+    raise AssertionError
+"""
+    assert unit_tests(held, "pass") is True
+
+
 def test_scratch_space_is_there_and_goes_with_the_program(unit_tests) -> None:
     assert unit_tests("open('x', 'w').write('1')", "assert open('/tmp/x').read() == '1'")
     assert not unit_tests("", "assert open('/tmp/x').read() == '1'")

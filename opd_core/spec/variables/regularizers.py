@@ -8,6 +8,11 @@ from pydantic import Field
 
 from opd_core.spec.base import Spec
 
+Normalise = Annotated[
+    Literal["group_std", "group_mean"],
+    Field(description="Rewards less the mean of their prompt's samples; group_std = over their deviation as well."),
+]
+
 
 class ReferenceKl(Spec):
     """Divergence from the student at the start of the run."""
@@ -49,7 +54,7 @@ class Reward(Spec):
     kind: Literal["reward"] = "reward"
     weight: float = Field(1.0, gt=0.0, le=100.0)
     distillation_weight: float = Field(1.0, ge=0.0, le=100.0, description="0 = the verifier alone.")
-    normalise: Literal["group_std", "group_mean"] = "group_std"
+    normalise: Normalise = "group_std"
 
 
 class RewardSign(Spec):
@@ -60,7 +65,7 @@ class RewardSign(Spec):
 
     kind: Literal["reward_sign"] = "reward_sign"
     epsilon: float = Field(0.2, gt=0.0, lt=1.0)
-    normalise: Literal["group_std", "group_mean"] = "group_std"
+    normalise: Normalise = "group_std"
 
 
 Regularizer = Annotated[
