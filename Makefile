@@ -9,7 +9,7 @@ QUICK := OMP_NUM_THREADS=1 $(PYTEST) --durations=10 -n auto --maxprocesses 4 --d
 SERVED := $(PYTEST) --durations=30 -m '(service or browser) and not long'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test quick-test long-test gpu-test chaos mutants fuzz audit lint format types walls docs lab-docs screenshots check bench bench-demo bench-service bench-api bench-telemetry bench-dashboard bench-loss bench-small bench-throughput bench-credit smoke clean
+.PHONY: help install demo up test quick-test long-test gpu-test chaos mutants fuzz audit lint format types walls docs lab-docs screenshots check bench bench-demo bench-service bench-api bench-telemetry bench-dashboard bench-loss bench-small bench-throughput bench-scoring bench-credit smoke clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,6 +109,9 @@ bench-small: $(VENV)/.dev  ## the reduced head-to-head table: methods and contro
 
 bench-throughput: $(VENV)/.dev  ## tokens per second beside TRL on the same work, interleaved, telemetry off and on
 	$(BIN)/python -m benchmarks.throughput
+
+bench-scoring: $(VENV)/.dev  ## writing and scoring beside plain transformers, and how far both are from the roofline
+	$(BIN)/python -m benchmarks.scoring
 
 bench-credit: $(VENV)/.dev  ## temporal credit and its remedies on the demo task, three seeds each; hours
 	$(BIN)/python -m benchmarks.credit

@@ -16,18 +16,16 @@ Needs Linux (/proc) and, at the default size, about 12 GiB of free memory.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe_machine, keep
+from benchmarks.meters import OnCpu, OnGpu
 
 METHODS = ("forward-kl", "topk-tail", "tml-opd", "cr-opd")
 _GRADIENTS = {"hidden": "hidden states only (head frozen)", "head": "hidden states and the student's head"}
@@ -82,7 +80,7 @@ def _measure(method: str, gradient: str, size: argparse.Namespace) -> dict[str, 
 
     torch.manual_seed(0)
     torch.set_default_device(size.device)
-    meter = _OnGpu() if size.device == "cuda" else _OnCpu()
+    meter = OnGpu() if size.device == "cuda" else OnCpu()
     student, teacher = _pair(size.rows, size.vocabulary, size.width, size.device)
     student[1].weight.requires_grad_(gradient == "head")
     plan = _plan(method, student, teacher)
@@ -191,40 +189,6 @@ def _backward(loss: Any, hidden: Any, head: Head) -> float:
 
     torch.autograd.grad(loss, [hidden, *([head.weight] if head.weight.requires_grad else [])])
     return float(loss.detach())
-
-
-class _OnCpu:
-    """Resident memory of this process, GiB."""
-
-    def reset(self) -> float:
-        """Give back what the allocator holds and forget the peak; what is resident now."""
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-        return self._read("VmRSS")
-
-    def peak(self) -> float:
-        return self._read("VmHWM")
-
-    def _read(self, field: str) -> float:
-        match = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        assert match
-        return int(match[1]) / 2**20
-
-
-class _OnGpu:
-    """Memory that tensors hold on the GPU, GiB."""
-
-    def reset(self) -> float:
-        import torch
-
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated() / 2**30
-
-    def peak(self) -> float:
-        import torch
-
-        return torch.cuda.max_memory_allocated() / 2**30
 
 
 def as_table(cases: list[dict[str, Any]]) -> str:
