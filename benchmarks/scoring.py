@@ -3,8 +3,9 @@
     python -m benchmarks.scoring [--rounds 5] [--pairs demo 30m] [--threads 2]
 
 Scoring: the teacher's log-probability of every token that the student wrote. Ours: sorted by length, in batches of a
-budget of padded tokens, the head on completion rows only, chunk by chunk. Transformers: ``model(ids)`` over the
-sequences as they come, in padded batches of the same budget, each padded to its own longest, logits of every position.
+budget of padded tokens, a prompt once for all its samples, the head on completion rows only, chunk by chunk.
+Transformers: ``model(ids)`` over the sequences as they come, in padded batches of the same budget, each padded to its
+own longest, logits of every position.
 
 Writing: the student completes prompts. Ours: ``write``, from which finished rows are dropped and which keeps the
 probability of each token. Transformers: ``generate`` on the whole batch, which keeps none. Equal: sampled, and all cut
@@ -16,8 +17,7 @@ ratios within a round, transformers / ours. The arms must agree on the log-proba
 wrote. Processor time is what to read on a machine that is busy with other things. Memory is the highest that is
 resident while an arm works, minus that just before. The share of the roofline (roofline.py) is what this machine's
 matrix products and memory, measured in the same process, would need for the same tokens over what the arm took.
-``read_again`` is the share of the scored sequences that is a prompt which another sample of it has too: both arms read
-it for each of them.
+``read_again`` is the share of the scored sequences that is a prompt which another sample of it has too.
 
 Needs Linux (/proc).
 """

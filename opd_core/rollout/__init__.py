@@ -2,6 +2,7 @@
 
 from opd_core.rollout.fixed import FixedEngine
 from opd_core.rollout.noise import uniform_noise
+from opd_core.rollout.shared_prompts import can_share, visit_sharing
 from opd_core.rollout.states import Visited, by_length, completion_hidden, micro_batches, visit, visit_all
 from opd_core.rollout.writer import Companion, Rollouts, imitated, join, write
 
@@ -11,6 +12,7 @@ __all__ = [
     "Rollouts",
     "Visited",
     "by_length",
+    "can_share",
     "completion_hidden",
     "imitated",
     "join",
@@ -18,5 +20,6 @@ __all__ = [
     "uniform_noise",
     "visit",
     "visit_all",
+    "visit_sharing",
     "write",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from opd_core.rollout.writer import Rollouts
 
 # A new piece begins where sequences are this much longer than the piece's shortest, once the piece is worth a forward.
 _STRETCH = 1.25
-_WORTH_A_FORWARD = 1024
+WORTH_A_FORWARD = 1024
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,9 @@ class Visited:
 
     rows: Tensor  # [N, H] from which each completion token is predicted, row-major over the action mask
     ends: Tensor  # [B, H] after the last completion token: where a truncated rollout would have gone on
+
+
+Read = Callable[[nn.Module, Rollouts], Visited]
 
 
 def visit(trunk: nn.Module, rollouts: Rollouts) -> Visited:
@@ -38,9 +41,9 @@ def visit(trunk: nn.Module, rollouts: Rollouts) -> Visited:
     return Visited(hidden[states], hidden[torch.arange(len(rollouts), device=hidden.device), last])
 
 
-def visit_all(trunk: nn.Module, pieces: Sequence[Rollouts]) -> Visited:
-    """One prefill for each piece of a batch, together in their order."""
-    parts = [visit(trunk, piece) for piece in pieces]
+def visit_all(trunk: nn.Module, pieces: Sequence[Rollouts], read: Read = visit) -> Visited:
+    """Each piece of a batch read for itself (one prefill), together in their order."""
+    parts = [read(trunk, piece) for piece in pieces]
     return Visited(torch.cat([part.rows for part in parts]), torch.cat([part.ends for part in parts]))
 
 
@@ -60,7 +63,7 @@ def micro_batches(rollouts: Rollouts, micro_tokens: int) -> list[list[Rollouts]]
     start, widest, used = 0, 0, 0  # of the open piece, and of the group before it
     for row, span in enumerate(spans):
         padded = widest * (row - start)
-        stretched = span > _STRETCH * spans[start] and padded >= _WORTH_A_FORWARD
+        stretched = span > _STRETCH * spans[start] and padded >= WORTH_A_FORWARD
         full = row > start and used + max(widest, span) * (row + 1 - start) > micro_tokens
         if stretched or full:
             groups[-1].append(rollouts.select(slice(start, row)))

@@ -1,4 +1,4 @@
-"""A model in the trainer's own process reads rollouts: one prefill, completion rows only, never a generated token."""
+"""A model in the trainer's own process reads rollouts: prefill, completion rows only, never a generated token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from opd_core.models import LanguageModel
 from opd_core.objective.targets import HiddenTarget, Target
-from opd_core.rollout import Rollouts, micro_batches, visit_all
+from opd_core.rollout import Rollouts, can_share, micro_batches, visit, visit_all, visit_sharing
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Scores:
 
 @torch.no_grad()
 def score_with_ends(teacher: LanguageModel, rollouts: Rollouts, *, micro_tokens: int) -> Scores:
-    """The teacher reads every rollout once, in pieces of at most ``micro_tokens``."""
+    """The teacher reads every rollout once, in pieces of at most ``micro_tokens``; a prompt once for its samples."""
     groups = micro_batches(rollouts, micro_tokens)
-    visited = visit_all(teacher.trunk, [piece for group in groups for piece in group])
+    read = visit_sharing if can_share(teacher) else visit
+    visited = visit_all(teacher.trunk, [piece for group in groups for piece in group], read)
     return Scores(HiddenTarget(visited.rows, teacher.head), HiddenTarget(visited.ends, teacher.head))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from opd_core.models import check_decoding, check_trunk_and_head, position_ids
+from opd_core.rollout import can_share, imitated, visit, visit_sharing
 
 GQA = {"num_key_value_heads": 2}
 GQA8 = {"num_key_value_heads": 2, "head_dim": 8}
@@ -110,6 +111,20 @@ def test_family(family: str, make, load, tokenizer) -> None:
             torch.testing.assert_close(ours[row, -len(alone) :], own, atol=1e-3, rtol=0)
     assert ours.dtype == torch.float32
     assert ours[mask.bool()].std() > 0.02  # logits that say nothing would agree with anything
+
+    # What samples of one prompt share is read once, where the family can: the states are those of reading it for each.
+    if can_share(lm):
+        completions = imitated([words[0], words[1], words[0], words[1]], [words[1][:5], words[0], [7], words[1]], lm)
+        shared, plain = visit_sharing(lm.trunk, completions, worth=0), visit(lm.trunk, completions)
+        torch.testing.assert_close(lm.head(shared.rows), lm.head(plain.rows), atol=1e-3, rtol=0)
+        torch.testing.assert_close(lm.head(shared.ends), lm.head(plain.ends), atol=1e-3, rtol=0)
+
+
+def test_prompts_are_shared_by_most_families_and_never_beside_a_window_or_a_state(make, load) -> None:
+    shares = {name: can_share(load(make(name, **FAMILIES[name]))) for name in ("llama", "qwen3", "glm4", "mixtral")}
+    assert all(shares.values()), shares
+    held = {name: can_share(load(make(name, **FAMILIES[name]))) for name in ("mistral", "gemma3_text", "falcon_h1")}
+    assert not any(held.values()), held
 
 
 def test_padding_never_reaches_a_real_token(make, load) -> None:

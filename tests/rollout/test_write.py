@@ -162,7 +162,7 @@ def test_sequences_lose_padding_and_nothing_else(student):
 def test_micro_batches_are_the_batch_within_the_budget(student, micro_tokens, worth, monkeypatch):
     from opd_core.rollout import states as module
 
-    monkeypatch.setattr(module, "_WORTH_A_FORWARD", worth)
+    monkeypatch.setattr(module, "WORTH_A_FORWARD", worth)
     rollouts = written(student, PROMPTS * 3)
     rollouts = rollouts.reorder(by_length(rollouts))
     groups = micro_batches(rollouts, micro_tokens)
