@@ -1,7 +1,6 @@
-"""Many open dashboards and one training job: what a training step takes with them and without, in turns.
+"""Many open dashboards and one training job: what a training step takes with them and without, within one run.
 
-The browser draws the pages on the very cores that train, which a viewer's own machine does elsewhere: what the
-dashboards cost the service alone is ``server_share`` and what the step loses is an upper bound.
+The viewers draw nothing (``viewers``): a browser that draws does so on its viewer's machine.
 """
 
 from __future__ import annotations
@@ -10,10 +9,9 @@ import statistics
 import time
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext
-
-from benchmarks.dashboard.browser import VIEW, chromium, processor_s
+from benchmarks.dashboard.browser import processor_s
 from benchmarks.dashboard.demo_job import trains
+from benchmarks.dashboard.viewers import Viewer, watching
 from benchmarks.stack import Stack
 
 WATCHERS = 20
@@ -21,48 +19,46 @@ _PATHS = ("overview", "tokens", "returns", "routing")
 
 
 def measure(stack: Stack, short: bool) -> dict[str, Any]:
-    """Median seconds per step of every block, their medians, and the ratio."""
-    watchers, blocks, steps = (4, 1, 5) if short else (WATCHERS, 3, 30)
+    """Median seconds per step with the viewers, without them before and after, and the ratio."""
+    watchers, steps = (4, 5) if short else (WATCHERS, 100)
     job_id = trains(stack.client)
-    spans: list[tuple[bool, int, int, float]] = []
-    with chromium() as browser:
-        for block in range(2 * blocks):
-            watched = block % 2 == 1
-            context = _watching(browser, stack, job_id, watchers) if watched else None
-            first, before, began = _step(stack, job_id), processor_s("streamlit run"), time.perf_counter()
-            while (last := _step(stack, job_id)) < first + steps:
-                time.sleep(1)
-            share = (processor_s("streamlit run") - before) / (time.perf_counter() - began)
-            spans.append((watched, first, last, round(share, 3)))
-            if context is not None:
-                context.close()
-                time.sleep(5)  # the server ends the sessions
+    urls = [f"{stack.dashboard_url}/{_PATHS[i % len(_PATHS)]}?job={job_id}" for i in range(watchers)]
+    before = _pass(stack, job_id, steps)
+    with watching(urls) as viewers:
+        refreshed, spent, began = _refreshes(viewers), processor_s("streamlit run"), time.perf_counter()
+        during = _pass(stack, job_id, 2 * steps)
+        seconds = time.perf_counter() - began
+        share, rate = (processor_s("streamlit run") - spent) / seconds, (_refreshes(viewers) - refreshed) / seconds
+    time.sleep(5)  # the server ends the sessions
+    after = _pass(stack, job_id, steps)
     stack.client.cancel(job_id)
     clock = _clock(stack, job_id)
-    medians: dict[bool, list[float]] = {True: [], False: []}
-    for watched, first, last, _ in spans:
-        seconds = [clock[i] - clock[i - 1] for i in range(first + 1, last + 1)]
-        medians[watched].append(round(statistics.median(seconds), 4))
-    with_them, without = (statistics.median(medians[watched]) for watched in (True, False))
+
+    def step_s(first: int, last: int) -> float:
+        return statistics.median(clock[i] - clock[i - 1] for i in range(first + 1, last + 1))
+
+    without = [step_s(*before), step_s(*after)]
     return {
         "dashboards": watchers,
-        "steps_per_block": steps,
-        "step_s_with": medians[True],
-        "step_s_without": medians[False],
-        "ratio": round(with_them / without, 3),
-        "server_share_with": [share for watched, *_, share in spans if watched],
+        "steps": {"without, before": steps, "with": 2 * steps, "without, after": steps},
+        "step_s_without": [round(one, 4) for one in without],
+        "step_s_with": round(step_s(*during), 4),
+        "ratio": round(step_s(*during) / statistics.mean(without), 3),
+        "dashboard_server_share_of_a_core": round(share, 3),
+        "refreshes_per_s": round(rate, 1),
     }
 
 
-def _watching(browser: Browser, stack: Stack, job_id: str, watchers: int) -> BrowserContext:
-    """That many pages of the run, drawn."""
-    context = browser.new_context(viewport=VIEW)
-    context.set_default_timeout(240_000)
-    for i in range(watchers):
-        page = context.new_page()
-        page.goto(f"{stack.dashboard_url}/{_PATHS[i % len(_PATHS)]}?job={job_id}")
-        page.locator("canvas, .st-key-strip .token").first.wait_for()
-    return context
+def _refreshes(viewers: list[Viewer]) -> int:
+    return sum(viewer.refreshes for viewer in viewers)
+
+
+def _pass(stack: Stack, job_id: str, steps: int) -> tuple[int, int]:
+    """Wait for that many steps; returns the first and the last."""
+    first = _step(stack, job_id)
+    while (last := _step(stack, job_id)) < first + steps:
+        time.sleep(1)
+    return first, last
 
 
 def _step(stack: Stack, job_id: str) -> int:
