@@ -35,15 +35,16 @@ def sample(logp: Tensor, uniform: Tensor) -> Tensor:
     First the block of tokens, then the token in it: a GPU adds up many blocks at once, but runs along a row one by one.
     """
     rows, vocabulary = logp.shape
+    size = min(_BLOCK, vocabulary)
     # float64: at V = 150k the rounding of a float32 cumulative sum exceeds the mass of many tokens.
-    mass = torch.nn.functional.pad(logp.double().exp(), (0, -vocabulary % _BLOCK)).view(rows, -1, _BLOCK)
+    mass = torch.nn.functional.pad(logp.double().exp(), (0, -vocabulary % size)).view(rows, -1, size)
     upto = mass.sum(2).cumsum(1)
     threshold = _below(uniform.to(upto)[:, None] * upto[:, -1:], upto[:, -1:])
     block = torch.searchsorted(upto, threshold, right=True)
     before = torch.where(block > 0, upto.gather(1, (block - 1).clamp(min=0)), 0.0)
-    within = mass.gather(1, block[:, :, None].expand(-1, -1, _BLOCK))[:, 0].cumsum(1)
+    within = mass.gather(1, block[:, :, None].expand(-1, -1, size))[:, 0].cumsum(1)
     inside = torch.searchsorted(within, _below(threshold - before, within[:, -1:]), right=True)
-    return (block * _BLOCK + inside)[:, 0]
+    return (block * size + inside)[:, 0]
 
 
 def _below(threshold: Tensor, total: Tensor) -> Tensor:
