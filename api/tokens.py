@@ -35,7 +35,7 @@ def sequence(row: Row, vocabulary: Sequence[str]) -> s.Sequence:
 
 def _token(row: Row, position: int, vocabulary: Sequence[str]) -> dict[str, Any]:
     def value(name: str) -> Any:
-        values = row[name]
+        values = row.get(name)  # an answer that an earlier version stored has fewer columns
         return finite(values[position]) if values is not None and position < len(values) else None
 
     def entries(ids: str, **fields: str) -> list[dict[str, Any]]:
@@ -49,6 +49,7 @@ def _token(row: Row, position: int, vocabulary: Sequence[str]) -> dict[str, Any]
         return dict(zip(row[names] or [], value(numbers) or [], strict=True))
 
     token_id = row["token_ids"][position]
+    reply = value("replies") or []
     probed = value("probe_ids") is not None
     return {
         "pos": position,
@@ -70,5 +71,6 @@ def _token(row: Row, position: int, vocabulary: Sequence[str]) -> dict[str, Any]
         "student_top": entries("student_top_ids", logp="student_top_logp", teacher_logp="student_top_teacher_logp"),
         "teacher_top": entries("teacher_top_ids", logp="teacher_top_logp", student_logp="teacher_top_student_logp"),
         "route": entries("route_ids", weight="route_weights"),
+        "reply": [{"id": said, "text": text_of(said, vocabulary)} for said in reply],
         "probe": entries("probe_ids", predicted="probe_predicted", realised="probe_realised") if probed else None,
     }

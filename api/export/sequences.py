@@ -72,6 +72,11 @@ def _sequence(row: Row, vocabulary: list[str], texts: dict[int, str]) -> Json:
 def _token(token: Json, texts: dict[int, str]) -> Json:
     texts[token["id"]] = token.pop("text")
     del token["pos"]
+    for said in token["reply"]:
+        texts[said["id"]] = said["text"]
+    token["reply"] = [said["id"] for said in token["reply"]]
+    if not token["reply"]:
+        del token["reply"]
     for name in ("student_top", "teacher_top"):
         token[name] = token[name][:MAX_FAVOURITES]
     for name, fields in _LISTS.items():

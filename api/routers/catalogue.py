@@ -22,12 +22,15 @@ _DEMO_MODELS = (
     "demo/detours-student",
     "demo/detours-teacher",
     "demo/detours-matched-teacher",
+    "demo/tools-student",
+    "demo/tools-teacher",
 )
 _TASKS = {
     "demo/word-problems": "Tiny word problems (Ann has 12 apples. She buys 5. How many?) with running totals.",
     "demo/word-problems-short": "The same with one or two changes: a mistake has little after it to spoil.",
     "demo/word-problems-long": "The same with four changes: an early mistake is carried through every later total.",
     "demo/synonyms": "Twelve words that say the same, two of which belong to each thing: vocabulary routing.",
+    "demo/tools": "A calculator answers in the middle of a solution: states that are not all the student's own.",
     "demo/detours": "A student that goes in halves and a teacher that has never seen that: state compatibility.",
 }
 

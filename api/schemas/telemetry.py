@@ -81,8 +81,15 @@ class ProbeEntry(Schema):
     realised: float | None
 
 
+class Said(Schema):
+    """A token that an environment put into the completion."""
+
+    id: int
+    text: str
+
+
 class Token(Schema):
-    """All that is recorded about one completion token. Natural logarithms."""
+    """All that is recorded about one token that was written for the student. Natural logarithms."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -106,10 +113,13 @@ class Token(Schema):
     teacher_top: list[TeacherChoice]
     route: list[RouteEntry]
     probe: list[ProbeEntry] | None = Field(description="null where the state was not probed.")
+    reply: list[Said] = Field(
+        [], description="What an environment (a tool, another speaker) said next: context without force and time."
+    )
 
 
 class Sequence(SequenceSummary):
-    """A recorded sequence, token by token."""
+    """A recorded sequence, token by token. ``length`` and positions count actions: what others said is between them."""
 
     object: Literal["sequence"] = "sequence"
     step: int

@@ -140,6 +140,14 @@ function rebuild(state) {
     element.setAttribute("role", "option");
     element.textContent = token.text;
     pieces.push(element);
+    // What an environment said is there to be read: nothing of it can be chosen, and it has no number.
+    for (const text of token.reply ?? []) {
+      const said = document.createElement("span");
+      said.className = "said";
+      said.title = "not written by the student: no force, no time";
+      said.textContent = text;
+      pieces.push(said);
+    }
     if (token.newline) {
       const gap = document.createElement("span");
       gap.className = "break";
@@ -187,7 +195,7 @@ export default function (component) {
   state.send = (pick) => setTriggerValue("picked", pick);
   state.data = data;
 
-  const identity = JSON.stringify(data.tokens.map((token) => [token.text, token.kind]));
+  const identity = JSON.stringify(data.tokens.map((token) => [token.text, token.kind, token.reply]));
   if (identity !== state.identity) {
     state.identity = identity;
     state.colors = null;

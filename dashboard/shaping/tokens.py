@@ -47,7 +47,8 @@ def strip(
             {
                 "text": visible(token.text),
                 "kind": token_kind(token.text),
-                "newline": "\n" in token.text,
+                "newline": "\n" in (token.reply[-1].text if token.reply else token.text),
+                "reply": [visible(said.text) for said in token.reply],
                 "color": used.index(field.read(token)),
                 "numbers": [
                     percent(probability(token.logp_student)),

@@ -109,6 +109,7 @@ class Recorder:
         """``state`` is what the plan was made with."""
         self._rollouts, self._plan = rollouts, plan
         self._sequences = list(sequences)
+        self._replies = replies(rollouts, self._sequences)
         lengths = rollouts.lengths
         spans = [token_rows(lengths, sequence) for sequence in self._sequences]
         self._packed = torch.cat([torch.arange(span.start, span.stop) for span in spans]).to(plan.tokens.device)
@@ -180,6 +181,7 @@ class Recorder:
                 "reason": "uniform",
                 "origin": text.origin,
                 "length": self._counts[n],
+                "replies": self._replies[n],
                 "bootstrap": None if self._bootstrap is None else float(self._bootstrap[sequence]),
                 "batch": self._batch,
                 **dict.fromkeys(("critic_outputs", "logp_behaviour")),  # null unless they are known
@@ -190,6 +192,21 @@ class Recorder:
                 row[name] = [probed[state][name] if state in probed else None for state in own]
             rows.append(row)
         return rows
+
+
+def replies(rollouts: Rollouts, sequences: Sequence[int]) -> list[list[list[int] | None] | None]:
+    """Per sequence and action the ids that an environment put behind it, null where none; null for a whole sequence."""
+    chosen = rollouts.reorder(torch.tensor(list(sequences), dtype=torch.long, device=rollouts.mask.device))
+    found: list[list[list[int] | None] | None] = []
+    for ids, acted in zip(chosen.completions(), chosen.acted(), strict=True):
+        behind: list[list[int] | None] = []
+        for token, own in zip(ids, acted, strict=True):
+            if own:
+                behind.append(None)
+            else:
+                behind[-1] = [*(behind[-1] or []), token]
+        found.append(None if all(acted) else behind)
+    return found
 
 
 def plan_columns(plan: UpdatePlan, packed: Tensor, counts: Sequence[int]) -> list[dict[str, Any]]:

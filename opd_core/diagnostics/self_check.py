@@ -132,12 +132,13 @@ def _spread(rollouts: Rollouts) -> tuple[Rollouts, Tensor]:
 
 
 def _alignment(rollouts: Rollouts, teacher_logp: Tensor) -> dict[str, float]:
-    """Mean log p(y_t) read from the teacher's rows at t - 1, t and t + 1, over tokens that have both neighbours."""
-    packed = rollouts.tokens[rollouts.mask]
+    """Mean log p(y_t) read from the teacher's rows at t - 1, t and t + 1, over tokens between two other actions."""
+    packed, place = rollouts.tokens[rollouts.mask], rollouts.mask.nonzero()[:, 1]
     sums, count = {-1: 0.0, 0: 0.0, 1: 0.0}, 0
     for sequence in range(len(rollouts)):
         span = token_rows(rollouts.lengths, sequence)
         inner = torch.arange(span.start, span.stop, device=packed.device)[1:-1]
+        inner = inner[place[inner + 1] - place[inner - 1] == 2]  # where an environment spoke no row is one off
         count += len(inner)
         for offset in sums:
             sums[offset] += float(teacher_logp[inner + offset].gather(1, packed[inner, None]).sum())

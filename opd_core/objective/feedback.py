@@ -203,11 +203,11 @@ class Feedback:
 
     @property
     def ends(self) -> Tensor:
-        """[B, T] bool: the token that ended its sequence."""
+        """[B, T] bool: the token that ended its sequence. The same id before it ended a turn only."""
         ends = torch.zeros_like(self.mask)
         for token in self.context.eos_ids:
             ends |= self.tokens == token
-        return ends & self.mask
+        return ends & self.mask & (self.mask.flip(1).cumsum(1).flip(1) == 1)
 
     @torch.no_grad()
     def _scan(self, k: int, excluded: tuple[int, ...]) -> Candidates:

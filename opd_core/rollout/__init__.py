@@ -2,9 +2,10 @@
 
 from opd_core.rollout.fixed import FixedEngine
 from opd_core.rollout.noise import uniform_noise
+from opd_core.rollout.rollouts import Rollouts, imitated, join
 from opd_core.rollout.shared_prompts import can_share, visit_sharing
 from opd_core.rollout.states import Visited, by_length, completion_hidden, micro_batches, visit, visit_all
-from opd_core.rollout.writer import Companion, Rollouts, imitated, join, write
+from opd_core.rollout.writer import Companion, write
 
 __all__ = [
     "Companion",

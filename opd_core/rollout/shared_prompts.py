@@ -11,8 +11,8 @@ from torch import nn
 
 from opd_core.models import LanguageModel, position_ids
 from opd_core.rollout.fixed import FixedEngine
+from opd_core.rollout.rollouts import Rollouts
 from opd_core.rollout.states import WORTH_A_FORWARD, Visited, visit
-from opd_core.rollout.writer import Rollouts
 
 
 def can_share(lm: LanguageModel) -> bool:
@@ -25,7 +25,7 @@ def visit_sharing(trunk: nn.Module, rollouts: Rollouts, worth: int = WORTH_A_FOR
     """``visit``, by reading each distinct prompt of the piece once where that saves ``worth`` padded tokens or more."""
     prompts = rollouts.prompts.masked_fill(~rollouts.prompt_mask, -1)
     distinct, which = prompts.unique(dim=0, return_inverse=True)
-    rows, longest = len(rollouts), int((rollouts.prompt_mask.sum(1) + rollouts.lengths).max())
+    rows, longest = len(rollouts), int(rollouts.spans.max())
     if rows * longest - distinct.numel() - rollouts.tokens.numel() < worth:
         return visit(trunk, rollouts)
     mask = distinct >= 0
@@ -37,7 +37,7 @@ def visit_sharing(trunk: nn.Module, rollouts: Rollouts, worth: int = WORTH_A_FOR
     )
     cache = before.past_key_values
     cache.batch_select_indices(which)
-    attention = torch.cat([mask[which], rollouts.mask], 1)
+    attention = torch.cat([mask[which], rollouts.present], 1)
     after = trunk(
         input_ids=rollouts.tokens,
         attention_mask=attention.long(),
@@ -47,5 +47,5 @@ def visit_sharing(trunk: nn.Module, rollouts: Rollouts, worth: int = WORTH_A_FOR
     )
     # [B, T + 1, H]: the first token is predicted by the end of the prompt.
     hidden = torch.cat([before.last_hidden_state[which, -1:], after.last_hidden_state], 1)
-    ends = hidden[torch.arange(rows, device=hidden.device), rollouts.lengths]
+    ends = hidden[torch.arange(rows, device=hidden.device), rollouts.present.sum(1)]
     return Visited(hidden[:, :-1][rollouts.mask], ends)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from opd_core.models import position_ids
-from opd_core.rollout.writer import Rollouts
+from opd_core.rollout.rollouts import Rollouts
 
 # A new piece begins where sequences are this much longer than the piece's shortest, once the piece is worth a forward.
 _STRETCH = 1.25
@@ -20,7 +20,7 @@ WORTH_A_FORWARD = 1024
 class Visited:
     """Last hidden states of a trunk on B rollouts with N completion tokens."""
 
-    rows: Tensor  # [N, H] from which each completion token is predicted, row-major over the action mask
+    rows: Tensor  # [N, H] from which each action is predicted, row-major over the action mask
     ends: Tensor  # [B, H] after the last completion token: where a truncated rollout would have gone on
 
 
@@ -58,7 +58,7 @@ def micro_batches(rollouts: Rollouts, micro_tokens: int) -> list[list[Rollouts]]
     A group is what memory holds at a time (one sequence at least); its pieces only save padding. Together they are the
     batch in its own order, so sort it by length first (``by_length``).
     """
-    spans = (rollouts.prompt_mask.sum(1) + rollouts.mask.sum(1)).tolist()
+    spans = rollouts.spans.tolist()
     groups: list[list[Rollouts]] = [[]]
     start, widest, used = 0, 0, 0  # of the open piece, and of the group before it
     for row, span in enumerate(spans):
@@ -79,4 +79,4 @@ def micro_batches(rollouts: Rollouts, micro_tokens: int) -> list[list[Rollouts]]
 
 def by_length(rollouts: Rollouts) -> Tensor:
     """Indices [B] that sort the sequences by prompt + completion length; equal lengths keep their order."""
-    return (rollouts.prompt_mask.sum(1) + rollouts.mask.sum(1)).argsort(stable=True)
+    return rollouts.spans.argsort(stable=True)

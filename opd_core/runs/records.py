@@ -68,10 +68,13 @@ SCHEMA = pa.schema(
         *((name, pa.list_(pa.string())) for name in NAMED),
         *((name, pa.list_(_floats)) for name in NAMED.values()),
         *((name, pa.list_(_ids)) for name in _TOP),
+        ("replies", pa.list_(_ids)),
         *((name, pa.list_(_floats)) for names in _TOP.values() for name in names),
     ]
 )
-"""Token lists have one entry per completion token; named, top-k, route and probe entries are lists themselves."""
+"""Token lists have one entry per action (a token that was not written for the student); named, top-k, route and probe
+entries are lists themselves. ``replies``: the ids that an environment put behind an action, null where it said nothing.
+"""
 # What was recorded before these columns were added is still read: they are null there.
 _ADDED_FOR_CRITICS = ("values", *NAMED, *NAMED.values())
 _ADDED_FOR_REPLANS = (
@@ -79,13 +82,11 @@ _ADDED_FOR_REPLANS = (
     *("student_top_reference_logp", "teacher_top_reference_logp"),
 )
 _ADDED_FOR_STATES = ("origin",)
+_ADDED_FOR_TOOLS = ("replies",)
+_ADDED = (_ADDED_FOR_TOOLS, _ADDED_FOR_STATES, _ADDED_FOR_REPLANS, _ADDED_FOR_CRITICS)
 _EARLIER = [
-    pa.schema([field for field in SCHEMA if field.name not in added])
-    for added in (
-        _ADDED_FOR_STATES,
-        (*_ADDED_FOR_REPLANS, *_ADDED_FOR_STATES),
-        (*_ADDED_FOR_CRITICS, *_ADDED_FOR_REPLANS, *_ADDED_FOR_STATES),
-    )
+    pa.schema([field for field in SCHEMA if field.name not in {name for names in _ADDED[: age + 1] for name in names}])
+    for age in range(len(_ADDED))
 ]
 
 _FLOAT_PATHS = [f"{name}.list.element" for name in TOKEN_FLOATS] + [

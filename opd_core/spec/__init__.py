@@ -18,6 +18,7 @@ from opd_core.spec.model import ModelSpec
 from opd_core.spec.rollout import RolloutSpec
 from opd_core.spec.student import StudentSpec
 from opd_core.spec.teacher import TeacherSpec
+from opd_core.spec.tool import Tool
 
 __all__ = [
     "BatchingSpec",
@@ -34,6 +35,7 @@ __all__ = [
     "TaskSpec",
     "TeacherSpec",
     "TelemetrySpec",
+    "Tool",
     "UserError",
     "Verifier",
     "describe",

@@ -16,6 +16,7 @@ from opd_core.spec.rollout import RolloutSpec
 from opd_core.spec.states import check_states, state_warnings
 from opd_core.spec.student import StudentSpec
 from opd_core.spec.teacher import TeacherSpec, Voice
+from opd_core.spec.tool import Tool
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.:-]{0,95}$")]
 Label = Annotated[str, StringConstraints(max_length=256)]
@@ -61,7 +62,8 @@ class TaskSpec(Spec):
         pattern=r"^demo/[a-z0-9-]+$",
         examples=["demo/word-problems"],
         description="A built-in task: demo/word-problems, demo/word-problems-short or demo/word-problems-long with "
-        "demo/student, demo/synonyms with demo/synonyms-student, demo/detours with demo/detours-student.",
+        "demo/student, demo/synonyms with demo/synonyms-student, demo/detours with demo/detours-student, demo/tools "
+        "with demo/tools-student.",
     )
     dataset: str | None = Field(
         None,
@@ -71,6 +73,13 @@ class TaskSpec(Spec):
     prompt_column: str = Field("prompt", max_length=128)
     answer_column: str | None = Field(
         None, max_length=128, description="Without it nothing is verified and no accuracy is reported."
+    )
+    messages_column: str | None = Field(
+        None,
+        max_length=128,
+        description="Whole conversations as lists of messages, in place of prompt_column: what stands before the first "
+        "assistant turn is the prompt; from there on rows from data have the assistant's turns as actions, and what "
+        "user and tool say between them as context without force and time.",
     )
     demonstration_column: str | None = Field(
         None,
@@ -99,14 +108,26 @@ class TaskSpec(Spec):
         ge=0,
         le=10_000,
         description="Longer problems than any of training, solved with every evaluation (metric ood_accuracy); for "
-        "demo/word-problems-short, demo/synonyms and demo/detours, which have some.",
+        "demo/word-problems-short, demo/synonyms, demo/detours and demo/tools, which have some.",
     )
-    max_prompt_tokens: int = Field(1024, ge=1, le=131_072)
+    max_prompt_tokens: int = Field(
+        1024,
+        ge=1,
+        le=131_072,
+        description="Longer prompts are left out; so are conversations in which others than the assistant say more.",
+    )
+    tool: Tool | None = Field(
+        None,
+        description="Answers the student in the middle of a rollout. demo/tools has its calculator without it; a file "
+        "of your own needs a chat template that has tool messages.",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> TaskSpec:
         if (self.name is None) == (self.dataset is None):
             raise ValueError("give exactly one of task.name (a built-in task) and task.dataset (your file)")
+        if self.messages_column is not None and self.dataset is None:
+            raise ValueError(f"task.messages_column: '{self.messages_column}' names a column of a file (task.dataset)")
         return self
 
 

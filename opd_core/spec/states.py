@@ -88,10 +88,12 @@ def _check_tokenizer(spec: JobSpec) -> None:
 
 
 def _check_data(spec: JobSpec) -> None:
-    wanted = spec.rollout.data_writes or any("demonstration" in voice.places for _, voice in spec.voices())
+    told = any("demonstration" in voice.places for _, voice in spec.voices())
+    wanted = told or (spec.rollout.data_writes and spec.task.messages_column is None)
     if wanted and spec.task.name is None and spec.task.demonstration_column is None:
         raise UserError(
-            "task.demonstration_column: null names no worked solutions, and rollout or teacher.context asks for them",
+            "task.demonstration_column: null names no worked solutions, and rollout or teacher.context asks for them "
+            "(rollout takes conversations too: task.messages_column)",
             param="task.demonstration_column",
         )
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from opd_core.tasks import detour_lessons, detours, lessons, synonym_lessons, synonyms, word_problems
+from opd_core.tasks import (
+    detour_lessons,
+    detours,
+    lessons,
+    synonym_lessons,
+    synonyms,
+    tool_lessons,
+    tools,
+    word_problems,
+)
 from opd_core.tasks.lessons import Lesson
 from opd_core.tasks.word_problems import Writing
 
@@ -25,5 +34,6 @@ COURSES = {
     "word-problems": Course(word_problems.WRITING, (1, word_problems.MOST_CHANGES), lessons.lesson, 36),
     "synonyms": Course(synonyms.WRITING, _UP_TO_THREE, synonym_lessons.lesson, 32),
     "detours": Course(detours.WRITING, _UP_TO_THREE, detour_lessons.lesson, 52),
+    "tools": Course(tools.WRITING, _UP_TO_THREE, tool_lessons.lesson, 32),
 }
 """By the course that a recipe names."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from opd_core.spec import TaskSpec, UserError
-from opd_core.tasks import contexts
+from opd_core.tasks import chat_tools, contexts, conversations
 from opd_core.tasks.files import read_columns
 from opd_core.tasks.prompts import Prompts
 from opd_core.tasks.split import hold_out
@@ -17,12 +18,15 @@ from opd_core.tasks.task import Problem, Task
 from opd_core.tasks.verifiers import last_number, make_verifier
 
 
-def load_dataset_task(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> Task:
+def load_dataset_task(
+    spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int, eos_ids: Sequence[int]
+) -> Task:
     """Read, render, filter and split ``spec.dataset`` (and ``spec.eval_dataset``, where given)."""
     assert spec.dataset is not None
-    prompts = Prompts(tokenizer, spec.template, spec.system_prompt)
+    prompts = prompts_of(spec, tokenizer)
     warnings: list[str] = []
-    problems = _read(spec, spec.dataset, prompts, warnings, param="task.dataset", first_id=0)
+    read = partial(_read, spec, prompts=prompts, eos_ids=eos_ids, warnings=warnings)
+    problems = read(spec.dataset, param="task.dataset", first_id=0)
     if spec.eval_dataset is None:
         train, held_out = hold_out(problems, spec.eval_examples, seed=seed)
         if len(held_out) < spec.eval_examples:
@@ -33,7 +37,7 @@ def load_dataset_task(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, see
     else:
         train = problems
         first_id = 1 + max(problem.id for problem in problems)
-        held_out = _read(spec, spec.eval_dataset, prompts, warnings, param="task.eval_dataset", first_id=first_id)
+        held_out = read(spec.eval_dataset, param="task.eval_dataset", first_id=first_id)
         if len(held_out) > spec.eval_examples:
             chosen = random.Random(f"evaluation {seed}").sample(range(len(held_out)), spec.eval_examples)  # noqa: S311
             held_out = [held_out[i] for i in sorted(chosen)]
@@ -52,16 +56,31 @@ def load_dataset_task(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, see
     )
 
 
+def prompts_of(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase) -> Prompts:
+    """How the student reads a prompt of a user's file, its tool listed where the template lists tools."""
+    tools = () if spec.tool is None else (chat_tools.SCHEMA,)
+    return Prompts(tokenizer, spec.template, spec.system_prompt, tools=tools)
+
+
 def _read(
-    spec: TaskSpec, path: str, prompts: Prompts, warnings: list[str], *, param: str, first_id: int
+    spec: TaskSpec,
+    path: str,
+    *,
+    prompts: Prompts,
+    eos_ids: Sequence[int],
+    warnings: list[str],
+    param: str,
+    first_id: int,
 ) -> list[Problem]:
     """The usable rows of one file; a problem's id is ``first_id`` + its row number. Dropped rows are counted."""
-    columns = {"task.prompt_column": spec.prompt_column}
+    source = "prompt_column" if spec.messages_column is None else "messages_column"
+    asked = spec.prompt_column if spec.messages_column is None else spec.messages_column
+    columns = {f"task.{source}": asked}
     for name in ("answer_column", "demonstration_column", "tag_column"):
         if (column := getattr(spec, name)) is not None:
             columns[f"task.{name}"] = column
     table = read_columns(path, columns, param=param)
-    rows = table[spec.prompt_column]
+    rows = table[asked]
     if not rows:
         raise UserError(f"{param}: '{path}' has no rows", param=param, code="empty_data")
     nothing = [None] * len(rows)
@@ -71,7 +90,7 @@ def _read(
     )
 
     problems = []
-    no_prompt = no_answer = no_solution = too_long = 0
+    no_prompt = no_answer = no_solution = too_long = too_much = 0
     for row, (value, raw_answer, demonstration, tag) in enumerate(
         zip(rows, answers, demonstrations, tags, strict=True)
     ):
@@ -87,11 +106,18 @@ def _read(
         if spec.demonstration_column is not None and _is_blank(demonstration):
             no_solution += 1
             continue
-        raw = _checked_prompt(value, row)
+        conversation = None if spec.messages_column is None else conversations.messages_of(value, row)
+        raw = _checked_prompt(value, row) if conversation is None else conversations.opening(conversation)
         text = prompts.render(raw)
         if not 1 <= len(prompts.encode(text)) <= spec.max_prompt_tokens:
             too_long += 1
             continue
+        transcript = None
+        if conversation is not None:
+            transcript = conversations.transcript(prompts, conversation, eos_ids, row)
+            if transcript.own.count(False) > spec.max_prompt_tokens:
+                too_much += 1
+                continue
         problems.append(
             Problem(
                 first_id + row,
@@ -100,14 +126,16 @@ def _read(
                 raw=raw,
                 demonstration=None if demonstration is None else str(demonstration),
                 tag=None if tag is None else str(tag),
+                transcript=transcript,
             )
         )
 
     dropped = {
-        f"an empty '{spec.prompt_column}'": no_prompt,
+        f"an empty '{asked}'": no_prompt,
         f"no '{spec.answer_column}'": no_answer,
         f"an empty '{spec.demonstration_column}'": no_solution,
         f"a prompt of more than {spec.max_prompt_tokens} tokens": too_long,
+        f"more than {spec.max_prompt_tokens} tokens between the assistant's": too_much,
     }
     reasons = " and ".join(f"{count} with {reason}" for reason, count in dropped.items() if count)
     if not problems:

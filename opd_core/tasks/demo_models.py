@@ -2,7 +2,7 @@
 
 They come in sets, a student and its teachers; whoever names one model gets the set built.
 
-python -m opd_core.tasks.demo_models [HOME] [SET ...]       sets: word-problems (the default), synonyms, detours
+python -m opd_core.tasks.demo_models [HOME] [SET ...]       sets: word-problems (the default), synonyms, detours, tools
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from pathlib import Path
 from filelock import FileLock
 
 from opd_core.runs.settings import Settings
-from opd_core.tasks.demo_recipe import DETOURS, RECIPE, SYNONYMS, DemoRecipe
+from opd_core.tasks.demo_recipe import DETOURS, RECIPE, SYNONYMS, TOOLS, DemoRecipe
 
 Progress = Callable[[str, int, int], None]
 
-RECIPES = {recipe.course: recipe for recipe in (RECIPE, SYNONYMS, DETOURS)}
+RECIPES = {recipe.course: recipe for recipe in (RECIPE, SYNONYMS, DETOURS, TOOLS)}
 """Sets by their course."""
 
 
 def _named() -> dict[str, tuple[DemoRecipe, str]]:
     plain = {f"demo/{one}": (RECIPE, one) for one in ("student", "teacher")}
-    others = {f"demo/{r.course}-{one}": (r, one) for r in (SYNONYMS, DETOURS) for one in r.schools}
+    others = {f"demo/{r.course}-{one}": (r, one) for r in (SYNONYMS, DETOURS, TOOLS) for one in r.schools}
     return {**plain, **others}
 
 

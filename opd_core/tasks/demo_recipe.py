@@ -61,6 +61,13 @@ class DetourSchool(School):
 
 
 @dataclass(frozen=True)
+class ToolSchool(School):
+    """``calls`` is the chance that the calculator is asked for a total."""
+
+    calls: float = 0.0
+
+
+@dataclass(frozen=True)
 class DemoRecipe:
     """A set of models, and how many held-out problems they are examined on.
 
@@ -100,6 +107,14 @@ class DetourRecipe(DemoRecipe):
     matched_teacher: School = field(kw_only=True)
 
 
+@dataclass(frozen=True)
+class ToolRecipe(DemoRecipe):
+    """Both models of the calculator."""
+
+    course: ClassVar[str] = "tools"
+    folder: ClassVar[str] = "demo-tools"
+
+
 # The student learned from a book with misprints, so it is fluent and often wrong. A student whose schooling merely
 # stopped early would do too, but how much it knows then depends on the last digits of the machine's arithmetic.
 RECIPE = DemoRecipe(
@@ -117,4 +132,9 @@ DETOURS = DetourRecipe(
     teacher=DetourSchool(batches=400, seed=5),
     matched_teacher=DetourSchool(batches=400, seed=5, detour=0.5, forget=0.5),
     student=DetourSchool(batches=400, seed=6, detour=0.85, forget=0.8, habit=True),
+)
+
+TOOLS = ToolRecipe(
+    teacher=ToolSchool(batches=400, seed=7, disturbance=0.05, calls=0.6),
+    student=ToolSchool(batches=320, seed=8, miscount=0.8, calls=0.25),
 )

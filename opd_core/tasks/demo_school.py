@@ -22,6 +22,7 @@ from opd_core.tasks import word_problems
 from opd_core.tasks.courses import COURSES, Course
 from opd_core.tasks.demo_recipe import DemoRecipe, School
 from opd_core.tasks.demo_tokenizer import make_tokenizer
+from opd_core.tasks.environment import Environment
 from opd_core.tasks.word_problems import Story
 
 _IGNORED = -100
@@ -147,17 +148,38 @@ def teach(
 def examine(model: LlamaForCausalLM, course: Course, tokenizer: PreTrainedTokenizerBase, problems: int) -> float:
     """Greedy exact match on held-out problems."""
     stories = word_problems.distinct_stories(problems, seed="examination", held_out=True, changes=course.changes)
-    batch = tokenizer([story.prompt for story in stories], return_tensors="pt", padding=True, padding_side="left")
-    written = model.generate(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        max_new_tokens=course.longest,
-        do_sample=False,
-    )
-    texts = tokenizer.batch_decode(written[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
     writing = course.writing
+    environment = None if writing.environment is None else writing.environment(tokenizer, course.changes[1])
+    prompts = tokenizer([story.prompt for story in stories])["input_ids"]
+    written: list[list[int]] = [[] for _ in stories]
+    rows = list(range(problems))
+    while rows:  # once, and once more for those that were answered
+        stretches = _continued(model, [prompts[i] + written[i] for i in rows], tokenizer, course.longest, environment)
+        answers = [environment.answer(s) if environment and s[-1] in environment.asks else None for s in stretches]
+        for i, stretch, answer in zip(rows, stretches, answers, strict=True):
+            written[i] += [*stretch, *(answer or [])]
+        rows = [i for i, answer in zip(rows, answers, strict=True) if answer and len(written[i]) < 2 * course.longest]
+    texts = tokenizer.batch_decode(written, skip_special_tokens=True)
     right = [writing.verify(text, writing.answer(story)) for text, story in zip(texts, stories, strict=True)]
     return sum(right) / problems
+
+
+def _continued(
+    model: LlamaForCausalLM,
+    starts: list[list[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    longest: int,
+    environment: Environment | None,
+) -> list[list[int]]:
+    """What the model writes greedily after each of these ids, up to its end or to where the environment is asked."""
+    stops = [tokenizer.eos_token_id, *sorted(environment.asks if environment else [])]
+    batch = tokenizer.pad({"input_ids": starts}, padding_side="left", return_tensors="pt")
+    written = model.generate(**batch, max_new_tokens=longest, do_sample=False, eos_token_id=stops)
+    found = []
+    for row in written[:, batch["input_ids"].shape[1] :].tolist():
+        end = next((place for place, token in enumerate(row) if token in stops), len(row) - 1)
+        found.append(row[: end + 1])
+    return found
 
 
 def _config(school: School, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
@@ -195,7 +217,8 @@ def _batch(
         prompt = tokenizer(story.prompt)["input_ids"]
         # The last written token is an end, after which nothing follows: it is a label only.
         ids = prompt + tokenizer.convert_tokens_to_ids(written[:-1])
-        rows.append((ids, [_IGNORED] * (len(prompt) - 1) + tokenizer.convert_tokens_to_ids(taught)))
+        labels = [_IGNORED if word is None else tokenizer.convert_tokens_to_ids(word) for word in taught]
+        rows.append((ids, [_IGNORED] * (len(prompt) - 1) + labels))
     rows.sort(key=lambda row: len(row[0]))
     middle = len(rows) // 2
     return [_pad(piece, tokenizer.pad_token_id) for piece in (rows[:middle], rows[middle:]) if piece]

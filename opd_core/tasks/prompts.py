@@ -26,7 +26,9 @@ class Prompts:
         system_prompt: str | None,
         *,
         whose: str = "student",
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> None:
+        """``tools`` are the schemas that a chat template may list."""
         has_template = tokenizer.chat_template is not None
         if template == "chat" and not has_template:
             raise UserError(
@@ -37,6 +39,7 @@ class Prompts:
         self.tokenizer = tokenizer
         self.chat = has_template if template == "auto" else template == "chat"
         self.system_prompt = system_prompt
+        self.told: dict[str, Any] = {"tools": list(tools)} if tools else {}
         self._whose = whose
 
     def render(self, prompt: str | Sequence[Mapping[str, Any]]) -> str:
@@ -53,15 +56,26 @@ class Prompts:
                     f"(task.template is 'plain', or the {self._whose}'s tokenizer has none)",
                     param="task.prompt_column",
                 )
-        if self.system_prompt is not None and messages[0]["role"] != "system":
-            messages.insert(0, {"role": "system", "content": self.system_prompt})
         try:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            return self.rendered(self.with_system(messages))
         except TemplateError as error:
             raise UserError(
                 f"task.prompt_column: the {self._whose}'s chat template refuses a prompt ({error})",
                 param="task.prompt_column",
             ) from error
+
+    def with_system(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The messages behind the job's system prompt, where it has one and they have none."""
+        given = [dict(message) for message in messages]
+        if self.system_prompt is not None and given[0]["role"] != "system":
+            given.insert(0, {"role": "system", "content": self.system_prompt})
+        return given
+
+    def rendered(self, messages: Sequence[Mapping[str, Any]], *, opens: bool = True) -> str:
+        """Messages through the chat template; ``opens``: up to where the assistant goes on. Raises TemplateError."""
+        text = self.tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=opens, **self.told
+        )
         assert isinstance(text, str)
         return text
 

@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from opd_core.spec import TaskSpec, UserError
 from opd_core.tasks import contexts
+from opd_core.tasks.environment import Environment
 from opd_core.tasks.prompts import Prompts
 from opd_core.tasks.task import Problem, Task
 
@@ -135,7 +136,7 @@ class Writing:
     """How the problems of a task are worked. ``words``: one token each, beyond those of the word problems.
 
     ``student`` is the built-in model that can read and write it; ``answer`` is what ``verify(completion, answer)`` is
-    given.
+    given. ``environment(tokenizer, turns)`` is what answers the student, in a task that has one.
     """
 
     student: str
@@ -143,6 +144,7 @@ class Writing:
     solution: Callable[[Story], str]
     answer: Callable[[Story], str]
     verify: Callable[[str, str], bool]
+    environment: Callable[[PreTrainedTokenizerBase, int], Environment] | None = None
 
 
 def solution(story: Story) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import compress
 
 import torch
 
@@ -31,7 +32,7 @@ _PROBED = 8  # tokens at least
 
 @dataclass(frozen=True)
 class _Told:
-    """Of one rollout: maps id -> log-probability at its completion tokens, and after the last; tokens read for it."""
+    """Of one rollout: maps id -> log-probability at its actions, and after its last token; tokens read for it."""
 
     tokens: list[Mapping[int, float]]
     after: Mapping[int, float]
@@ -117,14 +118,14 @@ class RemoteTeacher(Teacher):
         del micro_tokens  # the server cuts its batches itself
         if self.wants_proposals and asked.proposed is None:
             raise ValueError("this teacher was to be asked about the student's proposals, and there are none")
-        written = asked.rollouts.completions()
+        written, acted = asked.rollouts.completions(), asked.rollouts.acted()
         prompts = [self._prompt(asked, row) for row in range(len(written))]
         proposed: list[list[list[int]] | None] = [None] * len(written)
         if asked.proposed is not None:
-            proposed = [part.tolist() for part in asked.proposed.cpu().split(list(map(len, written)))]
+            proposed = [part.tolist() for part in asked.proposed.cpu().split(asked.rollouts.lengths.tolist())]
         dialect = self._speak(prompts[0] + written[0])
         with ThreadPoolExecutor(self.server.endpoint.concurrency) as pool:
-            told = list(pool.map(partial(self._ask, dialect), prompts, written, proposed))
+            told = list(pool.map(partial(self._ask, dialect), prompts, written, acted, proposed))
         device, read_tokens = asked.rollouts.tokens.device, sum(one.read for one in told)
         scores = Scores(
             sparse([entry for one in told for entry in one.tokens], self._vocabulary).to(device),
@@ -143,20 +144,29 @@ class RemoteTeacher(Teacher):
             self._dialect = recognise(self.server, ids)
         return self._dialect
 
-    def _ask(self, dialect: Dialect, prompt: list[int], written: list[int], proposed: list[list[int]] | None) -> _Told:
-        """About one rollout: its tokens and the server's favourites, then what of the proposals is not among them."""
+    def _ask(
+        self,
+        dialect: Dialect,
+        prompt: list[int],
+        written: list[int],
+        acted: list[bool],
+        proposed: list[list[int]] | None,
+    ) -> _Told:
+        """About one rollout: its actions and the server's favourites, then what of the proposals is not among them."""
         ids = prompt + written
         read = dialect.read(ids, self.server.endpoint.top_k)
         tokens, spent = list(read.tokens[len(prompt) :]), len(ids)
         if proposed is not None:
+            of_actions = iter(proposed)
+            wanted = [next(of_actions) if own else [] for own in acted]
             missing = [
-                [i for i in dict.fromkeys(wanted) if i not in known]
-                for wanted, known in zip(proposed, tokens, strict=True)
+                [i for i in dict.fromkeys(asked) if i not in known]
+                for asked, known in zip(wanted, tokens, strict=True)
             ]
             given = dialect.score(ids, len(prompt), missing)
             tokens = [{**known, **more} for known, more in zip(tokens, given.tokens, strict=True)]
             spent += given.read
-        return _Told(tokens, read.after, spent)
+        return _Told(list(compress(tokens, acted)), read.after, spent)
 
     def _prompt(self, asked: Asked, row: int) -> list[int]:
         if self._context is not None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import compress, takewhile
 
 import torch
 
 from opd_core.models import LanguageModel, same_bytes, token_bytes
 from opd_core.objective.shared import Shared, TranslatedTarget
 from opd_core.objective.targets import Target
-from opd_core.rollout import imitated
+from opd_core.rollout import Rollouts, imitated
 from opd_core.spec import TaskSpec, UserError
 from opd_core.tasks import Problem, Task
 from opd_core.tasks.contexts import imitate, read
@@ -47,6 +47,7 @@ class Translator:
         """``param`` is the field of the spec that asks for it. Raises UserError for tokenizers that cannot be told."""
         self._lm, self._param = teacher, param
         self._prompts = Prompts(teacher.tokenizer, task.template, task.system_prompt, whose="teacher")
+        _check_one_stretch(task, param)
         self._ours = token_bytes(student.tokenizer, student.vocab_size, param=param)
         self._theirs = token_bytes(teacher.tokenizer, teacher.vocab_size, param=param)
         self._ends = set(student.eos_ids)
@@ -80,19 +81,18 @@ class Translator:
         )
 
     def score(
-        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], *, micro_tokens: int
+        self, prompts: Sequence[Sequence[int]], written: Rollouts, *, micro_tokens: int
     ) -> tuple[Scores, int]:
-        """Its distributions on the student's ``completions`` after ``prompts`` in its own ids; tokens that it read."""
-        readings = [self.read(completion) for completion in completions]
+        """Its distributions on what the student has ``written`` after ``prompts`` in its own ids; tokens that it read."""
+        readings = [self.read(completion) for completion in written.completions()]
         rollouts = imitated(prompts, [reading.ids for reading in readings], self._lm)
         told = score_with_ends(self._lm, rollouts, micro_tokens=micro_tokens).rows
         rows, ends, start = [], [], 0
-        for reading in readings:
-            rows += [-1 if row < 0 else start + row for row in reading.rows]
+        for reading, acted in zip(readings, written.acted(), strict=True):
+            rows += [-1 if row < 0 else start + row for row in compress(reading.rows, acted)]
             ends.append(-1 if reading.end < 0 else start + reading.end)
             start += len(reading.ids)
-        tokens = int(rollouts.mask.sum()) + int(rollouts.prompt_mask.sum())
-        return Scores(self._at(told, rows), self._at(told, ends)), tokens
+        return Scores(self._at(told, rows), self._at(told, ends)), int(rollouts.spans.sum())
 
     def read(self, completion: Sequence[int]) -> Reading:
         """One completion of the student, ids."""
@@ -149,6 +149,18 @@ class Translator:
                 code="different_vocabularies",
             )
         return ids
+
+
+def _check_one_stretch(task: TaskSpec, param: str) -> None:
+    """Turns of a chat are set apart by special tokens of the student's, which are no text that a teacher could read."""
+    for field in ("tool", "messages_column"):
+        if task.dataset is not None and getattr(task, field) is not None:
+            raise UserError(
+                f"{param}: a teacher with another tokenizer reads a completion as one text, and task.{field} makes "
+                "several turns of it; give a teacher with the student's tokenizer",
+                param=param,
+                code="several_turns",
+            )
 
 
 def _end_of_sequence(lm: LanguageModel) -> int:

@@ -85,11 +85,10 @@ class Voice:
                 for row, (problem, solution) in enumerate(zip(asked.problems, asked.solutions, strict=True))
             ]
         if self.translator is not None:
-            return self.translator.score(prompts, rollouts.completions(), micro_tokens=micro_tokens)
+            return self.translator.score(prompts, rollouts, micro_tokens=micro_tokens)
         if self.context is not None:
             rollouts = rollouts.after(prompts, self.lm.pad_id)
-        read = int(rollouts.mask.sum()) + int(rollouts.prompt_mask.sum())
-        return score_with_ends(self.lm, rollouts, micro_tokens=micro_tokens), read
+        return score_with_ends(self.lm, rollouts, micro_tokens=micro_tokens), int(rollouts.spans.sum())
 
     @torch.no_grad()
     def follow(self, student: LanguageModel) -> None:

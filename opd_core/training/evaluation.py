@@ -51,7 +51,9 @@ def evaluate(
     if task.verify is None or not problems:
         return None
     prompts = [(encode or task.encode)(problem) for problem in problems]
-    rollouts = write(lm, prompts, max_new_tokens=max_new_tokens, noise=None, engine=engine)
+    rollouts = write(
+        lm, prompts, max_new_tokens=max_new_tokens, noise=None, engine=engine, environment=task.environment
+    )
     correct = [bool(right) for right in verify(task, problems, completions(lm, rollouts))]
     tokens = int(rollouts.lengths.sum())
     return Evaluation(
@@ -61,7 +63,7 @@ def evaluate(
         mean_length=tokens / len(correct),
         truncated=float(rollouts.truncated.float().mean()),
         tokens=tokens,
-        spent=tokens + int(rollouts.prompt_mask.sum()),
+        spent=int(rollouts.spans.sum()),
         rollouts=rollouts,
     )
 
@@ -96,7 +98,8 @@ def evaluate_samples(
     prompts = [task.encode(problem) for problem in task.eval]
     solved, tokens, spent = [0] * len(prompts), 0, 0
     for sample in range(samples):
-        noise = uniform_noise(seed, _EXAMINATION, [(problem.id, sample) for problem in task.eval], max_new_tokens)
+        keys = [(problem.id, sample) for problem in task.eval]
+        noise = uniform_noise(seed, _EXAMINATION, keys, task.room(max_new_tokens))
         rollouts = write(
             lm,
             prompts,
@@ -105,11 +108,11 @@ def evaluate_samples(
             temperature=temperature,
             top_p=top_p,
             engine=engine,
+            environment=task.environment,
         )
         right = verify(task, task.eval, completions(lm, rollouts))
         solved = [count + bool(one) for count, one in zip(solved, right, strict=True)]
-        written = int(rollouts.lengths.sum())
-        tokens, spent = tokens + written, spent + written + int(rollouts.prompt_mask.sum())
+        tokens, spent = tokens + int(rollouts.lengths.sum()), spent + int(rollouts.spans.sum())
     return Sampled(solved, tokens, spent)
 
 
@@ -128,22 +131,30 @@ def recovery(teacher: LanguageModel, task: Task, written: Rollouts, *, problems:
     falling curve means that feedback deep inside a bad solution comes too late.
     """
     chosen = task.eval[:problems]
-    starts = written.completions()
+    looked_at = written.reorder(torch.arange(len(chosen), device=written.tokens.device))
+    lengths = looked_at.lengths.tolist()
     solved, spent = {}, 0
     for percent in _WAY:
-        kept = [start[: len(start) * percent // 100] for start in starts[:problems]]
-        prompts = [[*task.encode(problem), *start] for problem, start in zip(chosen, kept, strict=True)]
-        continued = write(teacher, prompts, max_new_tokens=max_new_tokens, noise=None)
-        whole = [[*start, *end] for start, end in zip(kept, continued.completions(), strict=True)]
+        kept = looked_at.beginnings([length * percent // 100 for length in lengths])
+        prompts = [[*task.encode(problem), *start.ids] for problem, start in zip(chosen, kept, strict=True)]
+        continued = write(
+            teacher,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            noise=None,
+            environment=task.environment,
+            begun=[start.stretch for start in kept],
+        )
+        whole = [[*start.ids, *end] for start, end in zip(kept, continued.completions(), strict=True)]
         texts = teacher.tokenizer.batch_decode(whole, skip_special_tokens=True)
         right = verify(task, chosen, texts)
         solved[percent] = sum(map(bool, right)) / len(right)
-        spent += int(continued.mask.sum() + continued.prompt_mask.sum())
+        spent += int(continued.spans.sum())
     return Recovery(solved, spent)
 
 
 def completions(lm: LanguageModel, rollouts: Rollouts) -> list[str]:
-    """The text of each completion, special tokens left out."""
+    """The text of each completion, special tokens left out; what an environment said is part of it."""
     return lm.tokenizer.batch_decode(rollouts.completions(), skip_special_tokens=True)
 
 

@@ -75,7 +75,7 @@ def prepare(
     warn(*differences)
 
     emit(messages.phase("loading data"))
-    task = load_task(spec.task, student.tokenizer, seed=spec.seed, vocab_size=size)
+    task = load_task(spec.task, student.tokenizer, seed=spec.seed, vocab_size=size, eos_ids=student.eos_ids)
     teacher = assemble(spec, voices, task, student)
     if isinstance(teacher, RemoteTeacher):
         can = teacher.check(spec.method_spec())

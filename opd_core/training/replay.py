@@ -6,7 +6,7 @@ All samples of a prompt stay together, so that methods which compare them can.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -87,6 +87,7 @@ class Replay:
             "mask": joined.mask,
             "behaviour_logp": joined.behaviour_logp,
             "truncated": joined.truncated,
+            "present": joined.present,
             "steps": torch.tensor([kept.step for kept in self._kept]),
             "problems": torch.tensor([kept.problem for kept in self._kept]),
             "rows": torch.tensor([len(kept.rollouts) for kept in self._kept]),
@@ -99,8 +100,8 @@ class Replay:
         """Put back what ``state`` gave."""
         if not state:
             return
-        names = ("prompts", "prompt_mask", "tokens", "mask", "behaviour_logp", "truncated")
-        joined = Rollouts(*(state[name].to(device) for name in names))
+        state = {"present": state["mask"], **state}  # before there were environments only the student wrote
+        joined = Rollouts(**{field.name: state[field.name].to(device) for field in fields(Rollouts)})
         begun = [ids.tolist() for ids in state["begun"].split(state["begun_lengths"].tolist())]
         start = 0
         for step, problem, rows in zip(*(state[name].tolist() for name in ("steps", "problems", "rows")), strict=True):

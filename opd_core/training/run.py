@@ -421,6 +421,9 @@ class _Run:
     def _solved_by_server(self, t: Trainer, teacher: RemoteTeacher) -> dict[int, bool] | None:
         if t.task.verify is None or not t.task.eval:
             return None
+        if t.task.environment is not None:
+            self._warn("the teacher server is not asked to solve problems: it cannot be answered by the tool (task.tool)")
+            return None
         with t.budget.phase("evaluation"):
             texts = teacher.solve(t.task.eval, self.spec.rollout.max_new_tokens)
         right = verify(t.task, t.task.eval, texts)

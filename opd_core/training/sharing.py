@@ -27,7 +27,7 @@ def share(rollouts: Rollouts, ranks: Ranks) -> slice:
     """The rows of this process: contiguous, about as many tokens for each process, one row at least."""
     if ranks.count == 1:
         return slice(0, len(rollouts))
-    spans = (rollouts.prompt_mask.sum(1) + rollouts.mask.sum(1)).tolist()
+    spans = rollouts.spans.tolist()
     return cuts(spans, ranks.count)[ranks.number]
 
 
@@ -131,5 +131,6 @@ def _nothing(device: torch.device) -> Written:
 
 
 def _no_rows(left: int, right: int, device: torch.device) -> Rollouts:
-    ids = torch.zeros((0, left), dtype=torch.long, device=device), torch.zeros((0, right), device=device)
-    return Rollouts(ids[0], ids[0].bool(), ids[1].long(), ids[1].bool(), ids[1], torch.zeros(0, device=device).bool())
+    ids, logp = torch.zeros((0, left), dtype=torch.long, device=device), torch.zeros((0, right), device=device)
+    nobody = torch.zeros(0, dtype=torch.bool, device=device)
+    return Rollouts(ids, ids.bool(), logp.long(), logp.bool(), logp, nobody, logp.bool())

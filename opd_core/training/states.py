@@ -16,6 +16,7 @@ from opd_core.models import LanguageModel
 from opd_core.rollout import Companion, FixedEngine, Rollouts, by_length, imitated, join, uniform_noise, write
 from opd_core.spec import RolloutSpec
 from opd_core.tasks import Problem, Task
+from opd_core.tasks.environment import Transcript
 from opd_core.teachers import Teacher, Voice
 
 STUDENT, TEACHER, DATA = range(3)
@@ -86,9 +87,9 @@ class Writer:
             },
             self.student.pad_id,
         )
-        device = rollouts.tokens.device
+        device, given = rollouts.tokens.device, [beginning.ids for beginning in begun]
         group = torch.arange(len(repeated), device=device) // samples
-        return Written(repeated, rollouts, group, origin.to(device), torch.zeros_like(group), begun, teacher_begun)
+        return Written(repeated, rollouts, group, origin.to(device), torch.zeros_like(group), given, teacher_begun)
 
     def _origins(self, step: int, keys: list[tuple[int, int]]) -> Tensor:
         """[B] drawn by the shares of ``written_by``."""
@@ -105,50 +106,44 @@ class Writer:
 
     def _begun(
         self, problems: list[Problem], keys: list[tuple[int, int]], origin: Tensor, step: int, progress: float
-    ) -> tuple[list[list[int]], int]:
+    ) -> tuple[list[Transcript], int]:
         """The beginnings from which the student's rows go on; how many tokens a teacher wrote for them."""
-        begun: list[list[int]] = [[] for _ in problems]
+        begun = [Transcript([], []) for _ in problems]
         prefix = self.spec.prefix
         share = 0.0 if prefix is None else prefix.share * max(0.0, 1.0 - progress / prefix.until)
         rows = [] if share == 0.0 else (origin == STUDENT).nonzero()[:, 0].tolist()
         if not rows or prefix is None:
             return begun, 0
         if prefix.of == "data":
-            whole = [self._solution(problems[i]) for i in rows]
+            whole = self._from_data([problems[i] for i in rows])
         else:
             # Noise of their own: the student's tokens must not depend on what chose the state before them.
             apart = [(problem, sample + _BEGINNINGS) for problem, sample in keys]
-            whole = self._by_teacher(rows, problems, apart, step).completions()
-        for i, ids in zip(rows, whole, strict=True):
-            # Its end of sequence is never given away: there would be nothing left to write.
-            begun[i] = ids[: min(int(share * len(ids)), len(ids) - 1)]
-        return begun, sum(map(len, whole)) if prefix.of == "teacher" else 0
+            whole = self._by_teacher(rows, problems, apart, step)
+        lengths = whole.lengths.tolist()
+        # Its end of sequence is never given away: there would be nothing left to write.
+        given = whole.beginnings([min(int(share * length), length - 1) for length in lengths])
+        for i, beginning in zip(rows, given, strict=True):
+            begun[i] = beginning
+        return begun, sum(lengths) if prefix.of == "teacher" else 0
 
     def _by_student(
         self,
         rows: list[int],
         problems: list[Problem],
         keys: list[tuple[int, int]],
-        begun: list[list[int]],
+        begun: list[Transcript],
         step: int,
     ) -> Rollouts:
+        def written(own: list[int], companion: Companion | None = None) -> Rollouts:
+            prompts = [[*self.task.encode(problems[i]), *begun[i].ids] for i in own]
+            return self._write(self.student, own, prompts, keys, step, companion, [begun[i].stretch for i in own])
+
         mix = self.spec.teacher_mix
         if mix == 0.0:
-            return self._write(
-                self.student, rows, [[*self.task.encode(problems[i]), *begun[i]] for i in rows], keys, step
-            )
+            return written(rows)
         by_voice = self._by_voice(rows, problems)
-        parts = [
-            self._write(
-                self.student,
-                own,
-                [[*self.task.encode(problems[i]), *begun[i]] for i in own],
-                keys,
-                step,
-                companion=Companion(voice.lm, mix),
-            )
-            for voice, own in by_voice
-        ]
+        parts = [written(own, Companion(voice.lm, mix)) for voice, own in by_voice]
         return _in_order(parts, [own for _, own in by_voice], rows, self.student.pad_id)
 
     def _by_teacher(self, rows: list[int], problems: list[Problem], keys: list[tuple[int, int]], step: int) -> Rollouts:
@@ -173,26 +168,30 @@ class Writer:
         keys: list[tuple[int, int]],
         step: int,
         companion: Companion | None = None,
+        begun: list[list[int]] | None = None,
     ) -> Rollouts:
         spec = self.spec
         return write(
             lm,
             prompts,
             max_new_tokens=spec.max_new_tokens,
-            noise=uniform_noise(self.seed, step, [keys[i] for i in rows], spec.max_new_tokens),
+            noise=uniform_noise(self.seed, step, [keys[i] for i in rows], self.task.room(spec.max_new_tokens)),
             temperature=spec.temperature,
             top_p=spec.top_p,
             companion=companion,
             engine=self.engine if lm is self.student else None,
+            environment=self.task.environment,
+            begun=begun,
         )
 
     def _from_data(self, problems: list[Problem]) -> Rollouts:
-        solutions = [self._solution(problem) for problem in problems]
-        return imitated([self.task.encode(problem) for problem in problems], solutions, self.student)
-
-    def _solution(self, problem: Problem) -> list[int]:
-        assert problem.demonstration is not None  # the spec made sure of it
-        return self.task.imitate(problem.demonstration)[: self.spec.max_new_tokens]
+        written = [self.task.solution(problem).first(self.spec.max_new_tokens) for problem in problems]
+        return imitated(
+            [self.task.encode(problem) for problem in problems],
+            [solution.ids for solution in written],
+            self.student,
+            [solution.own for solution in written],
+        )
 
 
 def sorted_by_length(written: Written) -> Written:

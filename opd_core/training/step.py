@@ -326,7 +326,7 @@ def _profile(t: Trainer, step: int, update: Update) -> list[dict[str, Any]]:
 
 def _spend(t: Trainer, written: Written, scored: Scored, extra_forward: bool) -> None:
     rollouts, student = written.rollouts, t.student.flop_parameters
-    sizes = rollouts.mask.sum(1) + rollouts.prompt_mask.sum(1)
+    sizes = rollouts.spans
     read, fresh = int(sizes.sum()), written.age == 0
     by_student, by_teacher = (fresh & (written.origin == who) for who in (STUDENT, TEACHER))
     t.budget.student_tokens += int(rollouts.lengths[by_student].sum())

@@ -24,7 +24,8 @@ from opd_core.spec import JobSpec, UserError
 from opd_core.spec.job import LARGEST_TOP_K
 from opd_core.tasks import Problem, Task
 from opd_core.tasks.contexts import ways
-from opd_core.tasks.prompts import Prompts
+from opd_core.tasks.dataset import prompts_of
+from opd_core.tasks.load import environment_of
 from opd_core.teachers import Asked, Teacher, load_voices, make_teacher, score_with_ends
 from opd_core.training import checkpoint, messages
 from opd_core.training.ahead import read_ahead
@@ -46,6 +47,7 @@ class _Loaded:
 
     student: LanguageModel
     teacher: Teacher
+    task: Task
     critic: ValueHead | None
     name: str | None
     step: int
@@ -59,7 +61,7 @@ def try_prompt(files: RunFiles, spec: JobSpec, request: dict[str, Any], emit: Em
     loaded = _load(files, spec, request["checkpoint"])
     text, ids = _read_prompt(spec, loaded.student, request["prompt"], request["max_new_tokens"])
     emit(messages.phase("the student writes"))
-    rollouts = _write(loaded.student, ids, request)
+    rollouts = _write(loaded, ids, request)
     emit(messages.phase("the teacher scores"))
     row = _record(spec, files, loaded, rollouts, request["prompt"], text)
     method = spec.method_spec()
@@ -96,22 +98,24 @@ def _load(files: RunFiles, spec: JobSpec, wanted: str | None) -> _Loaded:
     voices, _ = load_voices(spec, student, device=device, start=begin)
     # A prompt of the user's own has no tag: everybody speaks for it, by weight.
     everybody = [replace(voice, tags=None) for voice in voices]
-    teacher = make_teacher(spec, everybody, _prompts_alone(spec, student), student)
+    task = _prompts_alone(spec, student)
+    teacher = make_teacher(spec, everybody, task, student)
     method = spec.method_spec()
     critic = None
     if "critic" in method.needs:
         critic = ValueHead(student.head.weight.shape[1], method.credit.critic.hidden, seed=spec.seed).to(device)
     name, progress = _read_checkpoint(files, student, critic, teacher, wanted)
     if progress is None:
-        return _Loaded(student, teacher, critic, name, 0, 0.0, {})
+        return _Loaded(student, teacher, task, critic, name, 0, 0.0, {})
     behind = done(spec.schedule, Budget.from_dict(progress.budget), progress.step + 1)
-    return _Loaded(student, teacher, critic, name, progress.step, behind, progress.running)
+    return _Loaded(student, teacher, task, critic, name, progress.step, behind, progress.running)
 
 
 def _prompts_alone(spec: JobSpec, student: LanguageModel) -> Task:
     """What a teacher has to know of the task to read a prompt; its problems are not loaded for that."""
-    prompts = Prompts(student.tokenizer, spec.task.template, spec.task.system_prompt)
-    return Task(name="prompt", train=(), eval=(), verify=None, **ways(prompts))
+    prompts = prompts_of(spec.task, student.tokenizer)
+    environment = environment_of(spec.task, student.tokenizer, student.eos_ids)
+    return Task(name="prompt", train=(), eval=(), verify=None, **ways(prompts), environment=environment)
 
 
 def _read_checkpoint(
@@ -135,7 +139,7 @@ def _read_checkpoint(
 
 def _read_prompt(spec: JobSpec, student: LanguageModel, prompt: str, new_tokens: int) -> tuple[str, list[int]]:
     """The prompt as the student reads it, as text and as ids."""
-    prompts = Prompts(student.tokenizer, spec.task.template, spec.task.system_prompt)
+    prompts = prompts_of(spec.task, student.tokenizer)
     text = prompts.render(prompt)
     ids = prompts.encode(text)
     unknown = student.tokenizer.unk_token_id
@@ -174,15 +178,16 @@ def _first_unknown(student: LanguageModel, text: str) -> str:
     return text[:80]
 
 
-def _write(student: LanguageModel, ids: list[int], request: dict[str, Any]) -> Rollouts:
+def _write(loaded: _Loaded, ids: list[int], request: dict[str, Any]) -> Rollouts:
     length, temperature = request["max_new_tokens"], request["temperature"]
     greedy = temperature == 0.0
     return write(
-        student,
+        loaded.student,
         [ids],
         max_new_tokens=length,
-        noise=None if greedy else uniform_noise(request["seed"], 0, [(0, 0)], length),
+        noise=None if greedy else uniform_noise(request["seed"], 0, [(0, 0)], loaded.task.room(length)),
         temperature=1.0 if greedy else temperature,
+        environment=loaded.task.environment,
     )
 
 

@@ -158,7 +158,7 @@ def test_the_state_after_a_cut_completion(world, spec):
     broken = translator.read(written[:-2])
     assert broken.end == -1
     assert broken.rows == [*range(len(written) - 3), -1]
-    scores, _ = translator.score([[5]], [written[:-1]], micro_tokens=100)
+    scores, _ = translator.score([[5]], imitated([[5]], [written[:-1]], world.student), micro_tokens=100)
     assert scores.ends.shared.rows.tolist() == [True]
     torch.testing.assert_close(
         scores.ends.teacher.hidden[0],

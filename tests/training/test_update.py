@@ -99,6 +99,7 @@ def test_wider_padding_changes_nothing(name, world, gradients, method_named):
         pad(rollouts.mask, (0, 4), value=False),
         pad(rollouts.behaviour_logp, (0, 4)),
         rollouts.truncated,
+        pad(rollouts.present, (0, 4), value=False),
     )
     method = method_named(name)
     assert_same(gradients(method, replace(world.batch, rollouts=wide)), gradients(method))

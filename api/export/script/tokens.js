@@ -152,7 +152,12 @@ function tokenViewer(records) {
       );
       tint(piece, field.read(token), limit, field.kind);
       piece.addEventListener("click", () => select(i));
-      strip.append(piece, ...(text.includes("\n") ? [el("span", { class: "break" })] : []));
+      const replies = (token.reply ?? []).map((id) => records.texts[id] ?? `<${id}>`);
+      const said = replies.map((one) =>
+        el("span", { class: "said", title: "not written by the student: no force, no time" }, visible(one)),
+      );
+      const last = replies.at(-1) ?? text;
+      strip.append(piece, ...said, ...(last.includes("\n") ? [el("span", { class: "break" })] : []));
       return piece;
     });
 

@@ -1,0 +1,21 @@
+"""A tool that answers the student while it writes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from opd_core.spec.base import Spec
+
+
+class Tool(Spec):
+    """Its answers are context for what the student writes next; they take no force and no time."""
+
+    kind: Literal["calculator"] = Field(
+        "calculator",
+        description='calculator: works out + - * / and brackets. A chat model asks with <tool_call>{"name": '
+        '"calculator", "arguments": {"expression": "12 * 3"}}</tool_call> in a turn, and is answered by the chat '
+        "template's tool message; demo/tools-student asks with the word calc.",
+    )
+    turns: int = Field(8, ge=1, le=64, description="Answers in one rollout at most; a call beyond them ends it.")
