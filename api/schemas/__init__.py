@@ -64,6 +64,7 @@ from api.schemas.telemetry import Quantity as Quantity
 from api.schemas.telemetry import QuantityList as QuantityList
 from api.schemas.telemetry import RouteBalance as RouteBalance
 from api.schemas.telemetry import RouteEntry as RouteEntry
+from api.schemas.telemetry import Said as Said
 from api.schemas.telemetry import Sequence as Sequence
 from api.schemas.telemetry import SequenceList as SequenceList
 from api.schemas.telemetry import SequenceSummary as SequenceSummary

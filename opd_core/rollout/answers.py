@@ -65,5 +65,7 @@ class Answers:
     def _answer(self, stretch: list[int]) -> list[int] | None:
         answer = self._environment.answer(stretch)
         if answer is not None and len(answer) > self._environment.longest:
-            raise ValueError(f"an answer of {len(answer)} tokens, and at most {self._environment.longest} were announced")
+            raise ValueError(
+                f"an answer of {len(answer)} tokens, and at most {self._environment.longest} were announced"
+            )
         return answer

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
 
 from opd_core.spec import Tool, UserError
 from opd_core.tasks import calculator
@@ -36,7 +35,9 @@ SCHEMA: dict[str, Any] = {
 def environment(tool: Tool, prompts: Prompts, eos_ids: Sequence[int]) -> Environment:
     """Answers a turn that holds a call, after the id that ends it. UserError where the template cannot say it."""
     if not prompts.chat:
-        raise _unfit("needs a chat template, which says how a tool is heard (task.template is 'plain', or there is none)")
+        raise _unfit(
+            "needs a chat template, which says how a tool is heard (task.template is 'plain', or there is none)"
+        )
     tokenizer = prompts.tokenizer
     ends = {end: tokenizer.decode([end]) for end in eos_ids}
 
@@ -44,8 +45,9 @@ def environment(tool: Tool, prompts: Prompts, eos_ids: Sequence[int]) -> Environ
         found = result(tokenizer.decode(list(stretch[:-1])))
         return None if found is None else _heard(prompts, found, ends[stretch[-1]])
 
-    # Bytes are the most tokens that a text can have, but for what is special, which is fewer.
-    longest = max(len(_heard(prompts, "", end)) for end in ends.values()) + 4 * calculator.LONGEST
+    # Asked once now, so that a template without a place for it is refused before anything is trained. A character of a
+    # result is no more than a byte, and a byte no more than a token.
+    longest = max(len(_heard(prompts, calculator.ERROR, end)) for end in ends.values()) + calculator.LONGEST
     return Environment(frozenset(eos_ids), answer, tool.turns, longest)
 
 

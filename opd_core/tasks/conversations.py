@@ -108,7 +108,9 @@ def _message(message: Mapping[str, Any], row: int) -> dict[str, Any]:
     if "tool_calls" in found:
         found.setdefault("content", "")
     if not isinstance(found.get("role"), str) or not isinstance(found.get("content"), str):
-        raise _broken(row, f"a message needs the texts 'role' and 'content', got {', '.join(map(str, message)) or 'none'}")
+        raise _broken(
+            row, f"a message needs the texts 'role' and 'content', got {', '.join(map(str, message)) or 'none'}"
+        )
     return found
 
 

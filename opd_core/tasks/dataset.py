@@ -18,9 +18,7 @@ from opd_core.tasks.task import Problem, Task
 from opd_core.tasks.verifiers import last_number, make_verifier
 
 
-def load_dataset_task(
-    spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int, eos_ids: Sequence[int]
-) -> Task:
+def load_dataset_task(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int, eos_ids: Sequence[int]) -> Task:
     """Read, render, filter and split ``spec.dataset`` (and ``spec.eval_dataset``, where given)."""
     assert spec.dataset is not None
     prompts = prompts_of(spec, tokenizer)

@@ -20,9 +20,7 @@ Where None is taught the token is not the student's, and nothing is."""
 def lesson(story: Story, school: School, generator: random.Random) -> tuple[list[str], list[str]]:
     """A solution with miscounts that are taught, or one with slips that are not."""
     if school.miscount:
-        written, _ = write(
-            story, lambda slot, token, change: miscount(slot, token, change, school.miscount, generator)
-        )
+        written, _ = write(story, lambda slot, token, change: miscount(slot, token, change, school.miscount, generator))
         return written, written
     return write(story, lambda slot, token, _: slip(slot, token, school.disturbance, generator))
 

@@ -110,8 +110,8 @@ def _check_solutions(task: Task) -> None:
             task.solution(problem)
         except Disagreement as error:
             raise UserError(
-                f"task.demonstration_column: the solution of row {problem.id} asks the tool, and what follows is not its "
-                "answer; give such solutions as conversations (task.messages_column)",
+                f"task.demonstration_column: the solution of row {problem.id} asks the tool, and what follows is not "
+                "its answer; give such solutions as conversations (task.messages_column)",
                 param="task.demonstration_column",
                 code="broken_data",
             ) from error

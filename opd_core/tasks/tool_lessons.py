@@ -1,4 +1,4 @@
-"""Lessons with a calculator: the student's way, which is mostly without it, and the teacher's, which is always with it."""
+"""Lessons with a calculator: the student's way, mostly without it, and the teacher's, which always asks."""
 
 from __future__ import annotations
 

@@ -160,8 +160,7 @@ class RemoteTeacher(Teacher):
             of_actions = iter(proposed)
             wanted = [next(of_actions) if own else [] for own in acted]
             missing = [
-                [i for i in dict.fromkeys(asked) if i not in known]
-                for asked, known in zip(wanted, tokens, strict=True)
+                [i for i in dict.fromkeys(asked) if i not in known] for asked, known in zip(wanted, tokens, strict=True)
             ]
             given = dialect.score(ids, len(prompt), missing)
             tokens = [{**known, **more} for known, more in zip(tokens, given.tokens, strict=True)]

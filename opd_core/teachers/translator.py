@@ -80,10 +80,8 @@ class Translator:
             imitate=lambda text: imitate(self._lm.tokenizer, text),
         )
 
-    def score(
-        self, prompts: Sequence[Sequence[int]], written: Rollouts, *, micro_tokens: int
-    ) -> tuple[Scores, int]:
-        """Its distributions on what the student has ``written`` after ``prompts`` in its own ids; tokens that it read."""
+    def score(self, prompts: Sequence[Sequence[int]], written: Rollouts, *, micro_tokens: int) -> tuple[Scores, int]:
+        """Its distributions on the student's actions in ``written``, after ``prompts`` in its own ids; tokens that it read."""
         readings = [self.read(completion) for completion in written.completions()]
         rollouts = imitated(prompts, [reading.ids for reading in readings], self._lm)
         told = score_with_ends(self._lm, rollouts, micro_tokens=micro_tokens).rows

@@ -422,7 +422,9 @@ class _Run:
         if t.task.verify is None or not t.task.eval:
             return None
         if t.task.environment is not None:
-            self._warn("the teacher server is not asked to solve problems: it cannot be answered by the tool (task.tool)")
+            self._warn(
+                "the teacher server is not asked to solve problems: it cannot be answered by the tool (task.tool)"
+            )
             return None
         with t.budget.phase("evaluation"):
             texts = teacher.solve(t.task.eval, self.spec.rollout.max_new_tokens)

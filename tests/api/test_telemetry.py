@@ -88,6 +88,8 @@ def test_a_sequence_token_by_token(http, run, live, where):
     }
     assert set(tokens[0]["teacher_top"][0]) == {"id", "text", "logp", "student_logp"}
     assert tokens[0]["route"] == [{"id": 2, "text": "two", "weight": 0.75}]
+    assert tokens[1]["reply"] == [{"id": 1, "text": "one"}, {"id": 2, "text": "two"}]
+    assert [token["reply"] for token in tokens[2:]] == [[], []]
     assert tokens[0]["probe"] is None
     assert tokens[1]["probe"] == [
         {"id": 1, "text": "one", "predicted": 0.25, "realised": 0.5},

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from api.schemas import Job, RouteEntry, Sequence, StudentChoice, TeacherChoice, Token
+from api.schemas import Job, RouteEntry, Said, Sequence, StudentChoice, TeacherChoice, Token
 from dashboard.shaping import fields, token_detail
 from dashboard.shaping import tokens as shape
 from dashboard.shaping.colors import STEPS
@@ -37,6 +37,18 @@ def test_strip_shows_every_token_as_text(recorded: Sequence) -> None:
     assert all(len(token["numbers"]) == len(drawn["columns"]) for token in drawn["tokens"])
     for token, shown in zip(recorded.tokens, drawn["tokens"], strict=True):
         assert (shown["color"] > STEPS) == (token.log_ratio * STEPS / used.limit >= 0.5)
+
+
+def test_strip_shows_what_an_environment_said_beside_the_token_before_it(recorded: Sequence) -> None:
+    said = [Said(id=1, text=" =\n"), Said(id=2, text="17\n")]
+    tokens = [edited(recorded.tokens[0], reply=said), *recorded.tokens[1:]]
+    answered = recorded.model_copy(update={"tokens": tokens})
+    used = fields.field_scale(fields.LOG_RATIO, [recorded])
+    drawn = shape.strip(answered, fields.LOG_RATIO, used, [], place="p", selected=0)
+    assert drawn["tokens"][0]["reply"] == ["·=↵", "17↵"]
+    assert drawn["tokens"][0]["newline"]
+    assert all(token["reply"] == [] for token in drawn["tokens"][1:])
+    assert len(drawn["tokens"]) == len(recorded.tokens)  # it is none of the tokens that can be chosen
 
 
 def test_chain_reads_from_feedback_to_update(recorded: Sequence) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from opd_core.diagnostics.records import Recorder, Text, choose_sequences
+from opd_core.diagnostics.records import Recorder, Text, choose_sequences, replies
 from opd_core.objective.plan import PlanState, build_plan
 from opd_core.recipes import load, names
+from opd_core.rollout import imitated
 from opd_core.runs import records
 from opd_core.spec import MethodSpec
 
@@ -60,6 +61,18 @@ def packed(rows, name):
 
 def same(found, expected: torch.Tensor) -> bool:
     return torch.allclose(torch.tensor(found), expected.float(), atol=1e-6)
+
+
+def test_what_an_environment_said_stands_behind_the_action_before_it(world):
+    student, rollouts, _, _ = world
+    prompts = [ids[mask].tolist() for ids, mask in zip(rollouts.prompts, rollouts.prompt_mask, strict=True)]
+    acted = [[True] * len(ids) for ids in rollouts.completions()]
+    long = max(range(len(acted)), key=lambda row: len(acted[row]))
+    acted[long][1] = acted[long][2] = False
+    found = replies(imitated(prompts, rollouts.completions(), student, acted), [0, 1, 2, 3])
+    ids = rollouts.completions()[long]
+    assert found[long] == [ids[1:3], *[None] * (len(ids) - 3)]
+    assert all(found[row] is None for row in range(4) if row != long)
 
 
 def test_recorded_routes_are_the_plans_without_their_padding(record):

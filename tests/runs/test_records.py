@@ -48,6 +48,7 @@ def row(step, n=0, attempt=1, length=3):
         "probe_ids": [None, [1, 2], None],
         "probe_predicted": [None, [0.25, -0.25], None],
         "probe_realised": [None, [0.5, -0.5], None],
+        "replies": [None, [1, 2], None],
     }
 
 

@@ -30,4 +30,5 @@ def test_every_kind_of_teacher_and_of_state_has_an_example():
     assert any(rollout.written_by.data for rollout in rollouts)
     assert any(rollout.teacher_mix for rollout in rollouts)
     assert any(rollout.replay for rollout in rollouts)
+    assert any(spec.task.tool for spec in specs)
     assert {rollout.prefix.of for rollout in rollouts if rollout.prefix} == {"data", "teacher"}

@@ -25,6 +25,8 @@ from opd_core.tasks.demo_recipe import (
     School,
     SynonymRecipe,
     SynonymSchool,
+    ToolRecipe,
+    ToolSchool,
 )
 
 SCHOOL = School(batches=3, seed=1, disturbance=0.1, hidden=16, layers=1, heads=2, intermediate=16, batch_size=8)
@@ -122,7 +124,7 @@ def test_the_first_models_keep_their_place() -> None:
     """A cached pair is never built again because other sets were added: its directory is a digest of its recipe."""
     assert demo_models.directory(Path("/home"), RECIPE) == Path("/home/models/demo/35c872261b")
     places = {demo_models.directory(Path("/home"), recipe) for recipe in demo_models.RECIPES.values()}
-    assert len(places) == 3
+    assert len(places) == 4
 
 
 def test_every_model_is_named_and_found() -> None:
@@ -134,6 +136,8 @@ def test_every_model_is_named_and_found() -> None:
         "demo/detours-teacher",
         "demo/detours-student",
         "demo/detours-matched-teacher",
+        "demo/tools-teacher",
+        "demo/tools-student",
     ]
     assert demo_models.NAMES["demo/detours-matched-teacher"] == (DETOURS, "matched-teacher")
 
@@ -163,6 +167,14 @@ def test_only_what_is_named_is_built(tmp_path) -> None:
                 examined=4,
             ),
             74,
+        ),
+        (
+            ToolRecipe(
+                teacher=ToolSchool(**SMALL, seed=1, calls=0.5),
+                student=ToolSchool(**SMALL, seed=2, calls=0.25, miscount=0.5),
+                examined=4,
+            ),
+            75,
         ),
     ],
 )

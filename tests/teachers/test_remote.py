@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import httpx
 import pytest
 import torch
 
 from opd_core.recipes import adapt, resolve
-from opd_core.rollout import write
+from opd_core.rollout import imitated, write
 from opd_core.runs.endpoints import endpoint, endpoints
 from opd_core.runs.settings import Settings
 from opd_core.spec import JobSpec, UserError
@@ -35,6 +37,26 @@ def test_it_gives_the_log_ratios_and_gradients_of_the_same_model_in_the_process(
     torch.testing.assert_close(far.feedback.log_ratio, near.feedback.log_ratio, atol=1e-4, rtol=0)
     assert float(ours.norm()) > 0
     torch.testing.assert_close(theirs, ours, atol=1e-4 * float(ours.norm()), rtol=0)
+
+
+@pytest.mark.parametrize("recipe", ["tml-opd", "topk-forward-kl"])
+def test_what_an_environment_said_is_read_and_not_scored(world, recipe):
+    student, lm, task, asked = world
+    before = asked.rollouts
+    acted = [[place % 3 != 1 or place + 1 == len(ids) for place in range(len(ids))] for ids in before.completions()]
+    prompts = [ids[mask].tolist() for ids, mask in zip(before.prompts, before.prompt_mask, strict=True)]
+    holed = replace(asked, rollouts=imitated(prompts, before.completions(), student, acted))
+    world = (student, lm, task, holed)
+    theirs, far = gradients(world, remote(world, top_k=min(64, lm.vocab_size)), adapt(recipe, {}))
+    ours, near = gradients(world, Teacher([Voice("teacher", lm)], task), adapt(recipe, {}))
+    assert len(far.plan) == sum(map(sum, acted)) < int(before.mask.sum())
+    torch.testing.assert_close(far.feedback.log_ratio, near.feedback.log_ratio, atol=1e-4, rtol=0)
+    torch.testing.assert_close(theirs, ours, atol=1e-4 * float(ours.norm()), rtol=0)
+    # The same states as without holes: nothing is cut out of what the teacher reads.
+    _, whole = gradients((student, lm, task, asked), Teacher([Voice("teacher", lm)], task), adapt(recipe, {}))
+    kept = torch.tensor([own for row in acted for own in row])
+    packed = near.feedback.teacher_logp[near.feedback.mask]
+    torch.testing.assert_close(packed, whole.feedback.teacher_logp[whole.feedback.mask][kept], atol=1e-4, rtol=0)
 
 
 def test_what_is_not_told_is_spread_evenly_and_everything_adds_up(world):

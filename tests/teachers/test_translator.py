@@ -147,6 +147,27 @@ def test_a_chat_template_is_the_teachers_own(world, spec):
     assert raised.value.param == "task.template"
 
 
+def test_what_an_environment_said_is_read_and_takes_no_row(world, spec):
+    student, _, shuffled, _ = world.models
+    question = asked(world, TEXTS[:2])
+    acted = [[place % 2 == 0 or place + 1 == len(ids) for place in range(len(ids))] for ids in
+             question.rollouts.completions()]  # fmt: skip
+    prompts = [world.task.encode(problem) for problem in question.problems]
+    holed = replace(question, rollouts=imitated(prompts, question.rollouts.completions(), student, acted))
+    voice = translated(world, shuffled, spec)
+    (whole, _), (some, _) = (voice.score(one, world.task, micro_tokens=60) for one in (question, holed))
+    kept = torch.tensor([own for row in acted for own in row])
+    assert torch.equal(some.rows.shared.rows, whole.rows.shared.rows[kept])
+    torch.testing.assert_close(some.rows.teacher.hidden, whole.rows.teacher.hidden[kept])
+
+
+@pytest.mark.parametrize("field", [{"tool": {}}, {"messages_column": "talk"}])
+def test_a_teacher_of_other_tokens_does_not_follow_a_chat_of_several_turns(world, spec, field):
+    with pytest.raises(UserError, match="makes several turns of it") as raised:
+        translated(world, world.models[3], TaskSpec.model_validate({**spec.model_dump(), **field}))
+    assert raised.value.code == "several_turns"
+
+
 def test_the_state_after_a_cut_completion(world, spec):
     """Where a rollout would have gone on, the teacher is read too; not where it ended or broke off within a letter."""
     student, _, shuffled, _ = world.models
@@ -158,7 +179,7 @@ def test_the_state_after_a_cut_completion(world, spec):
     broken = translator.read(written[:-2])
     assert broken.end == -1
     assert broken.rows == [*range(len(written) - 3), -1]
-    scores, _ = translator.score([[5]], imitated([[5]], [written[:-1]], world.student), micro_tokens=100)
+    scores, _ = translator.score([[5]], imitated([[5]], [written[:-1]], student), micro_tokens=100)
     assert scores.ends.shared.rows.tolist() == [True]
     torch.testing.assert_close(
         scores.ends.teacher.hidden[0],

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from opd_core.rollout import imitated
 from opd_core.tasks import Problem
 from opd_core.training import evaluation
 from opd_core.training.evaluation import recovery
@@ -22,12 +23,9 @@ class Tokenizer:
         return [" ".join(map(str, row)) for row in ids]
 
 
-def rollouts(rows, prompts=None):
-    width = max(len(row) for row in rows)
-    tokens = torch.tensor([row + [0] * (width - len(row)) for row in rows])
-    mask = torch.tensor([[i < len(row) for i in range(width)] for row in rows])
-    asked = torch.ones((len(rows), len(prompts[0]) if prompts else 1), dtype=torch.bool)
-    return SimpleNamespace(tokens=tokens, mask=mask, prompt_mask=asked, completions=lambda: rows)
+def rollouts(rows, prompts=None, acted=None):
+    lm = SimpleNamespace(pad_id=0, eos_ids=(), head=SimpleNamespace(weight=torch.zeros(1)))
+    return imitated(prompts or [[0]] * len(rows), rows, lm, acted)
 
 
 @pytest.fixture
@@ -35,8 +33,11 @@ def asked(monkeypatch):
     """A teacher that ends with the right answer unless it has to go on from a wrong token; the prompts it was given."""
     seen = []
 
-    def write(lm, prompts, *, max_new_tokens, noise):
-        assert (max_new_tokens, noise) == (12, None)
+    def write(lm, prompts, *, max_new_tokens, noise, environment, begun):
+        assert (max_new_tokens, noise, environment) == (12, None, None)
+        assert all(
+            prompt[len(prompt) - len(stretch) :] == stretch for prompt, stretch in zip(prompts, begun, strict=True)
+        )
         seen.append(prompts)
         return rollouts([[1 if WRONG in prompt else RIGHT] for prompt in prompts], prompts)
 
@@ -50,6 +51,7 @@ def task(count):
         eval=problems,
         encode=lambda problem: [100 + problem.id],
         verify=lambda text, answer: text.split()[-1] == answer,
+        environment=None,
     )
 
 
@@ -70,3 +72,10 @@ def test_only_as_many_problems_as_asked_for(asked):
     teacher = SimpleNamespace(tokenizer=Tokenizer())
     recovery(teacher, task(3), written, problems=1, max_new_tokens=12)
     assert all(len(prompts) == 1 for prompts in asked)
+
+
+def test_it_is_begun_before_an_action_and_never_within_an_answer(asked):
+    written = rollouts([[1, 2, 8, 8, 3, 4, 5]], acted=[[True, True, False, False, True, True, True]])
+    teacher = SimpleNamespace(tokenizer=Tokenizer())
+    recovery(teacher, task(1), written, problems=1, max_new_tokens=12)
+    assert [prompts[0][1:] for prompts in asked] == [[1], [1, 2, 8, 8], [1, 2, 8, 8, 3], [1, 2, 8, 8, 3, 4]]
