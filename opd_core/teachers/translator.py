@@ -81,7 +81,7 @@ class Translator:
         )
 
     def score(self, prompts: Sequence[Sequence[int]], written: Rollouts, *, micro_tokens: int) -> tuple[Scores, int]:
-        """Its distributions on the student's actions in ``written``, after ``prompts`` in its own ids; tokens that it read."""
+        """Its distributions on the actions of ``written`` after ``prompts`` in its own ids; tokens that it read."""
         readings = [self.read(completion) for completion in written.completions()]
         rollouts = imitated(prompts, [reading.ids for reading in readings], self._lm)
         told = score_with_ends(self._lm, rollouts, micro_tokens=micro_tokens).rows
