@@ -79,12 +79,16 @@ class Rollouts:
         pairs = zip(self.mask.cpu(), self.present.cpu(), strict=True)
         return [mask[present].tolist() for mask, present in pairs]
 
+    def transcripts(self) -> list[Transcript]:
+        """Both of them together."""
+        return [Transcript(ids, own) for ids, own in zip(self.completions(), self.acted(), strict=True)]
+
     def beginnings(self, actions: Sequence[int]) -> list[Transcript]:
         """Of each completion what comes before one of its actions (counted from 0): the state that it is taken at."""
         found = []
-        for ids, acted, action in zip(self.completions(), self.acted(), actions, strict=True):
-            place = [place for place, own in enumerate(acted) if own][action]
-            found.append(Transcript(ids[:place], acted[:place]))
+        for whole, action in zip(self.transcripts(), actions, strict=True):
+            place = [place for place, own in enumerate(whole.own) if own][action]
+            found.append(Transcript(whole.ids[:place], whole.own[:place]))
         return found
 
     def after(self, prompts: Sequence[Sequence[int]], pad_id: int) -> Rollouts:

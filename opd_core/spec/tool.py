@@ -14,7 +14,7 @@ class Tool(Spec):
 
     kind: Literal["calculator"] = Field(
         "calculator",
-        description="calculator: works out + - * / and brackets. A chat model asks for it with a tool_call block in its "
-        "turn and is answered by the chat template's tool message; demo/tools-student asks with the word calc.",
+        description="calculator: works out + - * / and brackets. A chat model asks for it with a tool_call block in "
+        "its turn and is answered by the chat template's tool message; demo/tools-student asks with the word calc.",
     )
     turns: int = Field(8, ge=1, le=64, description="Answers in one rollout at most; a call beyond them ends it.")

@@ -51,6 +51,7 @@ def load_dataset_task(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, see
         **contexts.ways(prompts),
         warnings=warnings,
         waits=spec.verifier.kind == "unit_tests",
+        by_turns=spec.tool is not None or spec.messages_column is not None,
     )
 
 

@@ -37,6 +37,10 @@ class Transcript:
         theirs = [place for place, own in enumerate(self.own) if not own]
         return self.ids[theirs[-1] + 1 :] if theirs else self.ids
 
+    def then(self, more: Transcript) -> Transcript:
+        """This one gone on with."""
+        return Transcript([*self.ids, *more.ids], [*self.own, *more.own])
+
     def first(self, actions: int) -> Transcript:
         """So many of its actions, and what stands between them."""
         places = [place for place, own in enumerate(self.own) if own][:actions]

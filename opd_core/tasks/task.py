@@ -34,7 +34,8 @@ class Task:
     ``read(problem, context, solution)`` are the ids of the prompt inside a teacher's context (contexts.py);
     ``imitate(text)`` those of a worked solution as a completion, its end of sequence included.
 
-    ``environment`` answers in the middle of a rollout, where the task has one.
+    ``environment`` answers in the middle of a rollout, where the task has one. ``by_turns``: a completion is a chat of
+    several turns, the last of which is the answer.
 
     ``ood`` are longer than any of ``train``; empty where none were asked for.
 
@@ -54,6 +55,7 @@ class Task:
     ood: Sequence[Problem] = ()
     waits: bool = False
     environment: Environment | None = None
+    by_turns: bool = False
 
     def room(self, actions: int) -> int:
         """Tokens that a rollout of so many of the student's own can grow to."""

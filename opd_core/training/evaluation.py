@@ -11,6 +11,7 @@ import torch
 from opd_core.models import LanguageModel
 from opd_core.rollout import FixedEngine, Rollouts, uniform_noise, write
 from opd_core.tasks import Problem, Task
+from opd_core.tasks.environment import Transcript
 
 _EXAMINATION = 0  # the step of the random numbers: training's begin at 1
 _WAY = (20, 40, 60, 80)  # percent of the student's tokens
@@ -54,7 +55,7 @@ def evaluate(
     rollouts = write(
         lm, prompts, max_new_tokens=max_new_tokens, noise=None, engine=engine, environment=task.environment
     )
-    correct = [bool(right) for right in verify(task, problems, completions(lm, rollouts))]
+    correct = [bool(right) for right in verify(task, problems, answers(lm, task, rollouts.transcripts()))]
     tokens = int(rollouts.lengths.sum())
     return Evaluation(
         accuracy=sum(correct) / len(correct),
@@ -110,7 +111,7 @@ def evaluate_samples(
             engine=engine,
             environment=task.environment,
         )
-        right = verify(task, task.eval, completions(lm, rollouts))
+        right = verify(task, task.eval, answers(lm, task, rollouts.transcripts()))
         solved = [count + bool(one) for count, one in zip(solved, right, strict=True)]
         tokens, spent = tokens + int(rollouts.lengths.sum()), spent + int(rollouts.spans.sum())
     return Sampled(solved, tokens, spent)
@@ -145,9 +146,8 @@ def recovery(teacher: LanguageModel, task: Task, written: Rollouts, *, problems:
             environment=task.environment,
             begun=[start.stretch for start in kept],
         )
-        whole = [[*start.ids, *end] for start, end in zip(kept, continued.completions(), strict=True)]
-        texts = teacher.tokenizer.batch_decode(whole, skip_special_tokens=True)
-        right = verify(task, chosen, texts)
+        whole = [start.then(end) for start, end in zip(kept, continued.transcripts(), strict=True)]
+        right = verify(task, chosen, answers(teacher, task, whole))
         solved[percent] = sum(map(bool, right)) / len(right)
         spent += int(continued.spans.sum())
     return Recovery(solved, spent)
@@ -156,6 +156,12 @@ def recovery(teacher: LanguageModel, task: Task, written: Rollouts, *, problems:
 def completions(lm: LanguageModel, rollouts: Rollouts) -> list[str]:
     """The text of each completion, special tokens left out; what an environment said is part of it."""
     return lm.tokenizer.batch_decode(rollouts.completions(), skip_special_tokens=True)
+
+
+def answers(lm: LanguageModel, task: Task, written: Sequence[Transcript]) -> list[str]:
+    """The text that is verified, special tokens left out: all that was written, or the last turn of a chat."""
+    ids = [one.stretch if task.by_turns else one.ids for one in written]
+    return lm.tokenizer.batch_decode(ids, skip_special_tokens=True)
 
 
 def verify(task: Task, problems: Sequence[Problem], texts: Sequence[str]) -> list[bool | None]:

@@ -32,11 +32,12 @@ from opd_core.rollout import Rollouts
 from opd_core.spec import JobSpec, MethodSpec
 from opd_core.spec.job import LARGEST_TOP_K
 from opd_core.tasks import Task
+from opd_core.tasks.environment import Transcript
 from opd_core.teachers import Asked, Scored, Scores, Teacher, score_with_ends
 from opd_core.training.ahead import read_ahead
 from opd_core.training.budget import TRAINING_PHASES, Budget
 from opd_core.training.context import feedback_context, special_ids
-from opd_core.training.evaluation import completions, verify
+from opd_core.training.evaluation import answers, completions, verify
 from opd_core.training.learner import Learner
 from opd_core.training.memory import memory
 from opd_core.training.prompts import PromptOrder
@@ -259,10 +260,11 @@ def _texts(t: Trainer, written: Written, ranks: Ranks) -> list[Text]:
     """What was begun by others belongs to the solution that is verified, and to the prompt of what is shown."""
     own = completions(t.student, written.rollouts)
     whole, begun = own, [""] * len(own)
+    if t.task.by_turns or any(written.begun):
+        rows = zip(written.begun, written.rollouts.transcripts(), strict=True)
+        whole = answers(t.student, t.task, [Transcript(ids, [True] * len(ids)).then(after) for ids, after in rows])
     if any(written.begun):
         decode = t.student.tokenizer.batch_decode
-        rows = zip(written.begun, written.rollouts.completions(), strict=True)
-        whole = decode([[*before, *ids] for before, ids in rows], skip_special_tokens=True)
         begun = [f"{text} " if text else "" for text in decode(written.begun, skip_special_tokens=True)]
     mine = share(written.rollouts, ranks)
     right = whole_verdicts(verify(t.task, written.problems[mine], whole[mine]), ranks)

@@ -13,7 +13,7 @@ from opd_core.tasks.prompts import Prompts
 
 TURNS = (
     "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>{% if m['role'] == 'assistant' %}"
-    "%s{{ m['content'] }}<eos>%s\n{% else %}{{ m['content'] }}</{{ m['role'] }}>{% endif %}{% endfor %}"
+    "%s{{ m['content'] }}<eos>%s~{% else %}{{ m['content'] }}</{{ m['role'] }}>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 PLAIN = TURNS.replace("%s", "")
@@ -43,7 +43,7 @@ def told(tokenizer: Any, template: str, messages: Any = TALK, system: str | None
         return "".join(tokenizer.decode([i]) if own == wanted else "|" for i, own in pairs).strip("|")
 
     whole = prompts.encode(prompts.rendered(prompts.with_system(messages), opens=False))
-    assert whole[-len(found.ids) - 1 : -1] == found.ids  # all but the line break behind the last turn
+    assert whole[-len(found.ids) - 1 : -1] == found.ids  # all but what the template writes behind the last turn
     return tokenizer.decode(whole[: -len(found.ids) - 1]), part(True), part(False)
 
 
@@ -54,7 +54,7 @@ def test_the_assistants_turns_with_their_ends_are_the_students(
 ) -> None:
     prompt, mine, others = told(plain_tokenizer, template, system=system)
     assert prompt == f"<bos>{'' if system is None else '<system>Be brief.</system>'}<user>2+2?</user><assistant>"
-    between = "\n<tool>4</tool><assistant>"
+    between = "~<tool>4</tool><assistant>"
     assert mine == f"ask<eos>{'|' * len(between)}four<eos>"
     assert others == between
 
@@ -110,7 +110,7 @@ def test_a_file_of_conversations_is_a_task(plain_tokenizer: Any, write_jsonl: An
     assert problem.prompt.endswith("?</user><assistant>")
     assert plain_tokenizer.decode(task.encode(problem)) == problem.prompt
     solution = task.solution(problem)
-    assert plain_tokenizer.decode(solution.ids) == "ask<eos>\n<tool>4</tool><assistant>four<eos>"
+    assert plain_tokenizer.decode(solution.ids) == "ask<eos>~<tool>4</tool><assistant>four<eos>"
     missing = spec.model_copy(update={"messages_column": "nothing"})
     with pytest.raises(UserError, match="has no column 'nothing'") as raised:
         load_task(missing, plain_tokenizer, seed=0)
@@ -142,7 +142,7 @@ def test_a_chat_model_is_answered_as_its_template_writes_a_tools_message(plain_t
     turn = plain_tokenizer(f"{call('6 * 7')}<eos>", add_special_tokens=False)["input_ids"]
     answer = asked.answer(turn)
     assert answer is not None
-    assert plain_tokenizer.decode(answer) == "\n<tool>42</tool><assistant>"
+    assert plain_tokenizer.decode(answer) == "~<tool>42</tool><assistant>"
     assert asked.asks == set(EOS)
     assert len(answer) <= asked.longest
     assert asked.answer(plain_tokenizer("42<eos>", add_special_tokens=False)["input_ids"]) is None

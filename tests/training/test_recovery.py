@@ -52,6 +52,7 @@ def task(count):
         encode=lambda problem: [100 + problem.id],
         verify=lambda text, answer: text.split()[-1] == answer,
         environment=None,
+        by_turns=False,
     )
 
 
@@ -63,8 +64,7 @@ def test_the_teacher_goes_on_from_a_share_of_what_the_student_wrote(asked):
     assert [[len(prompt) - 1 for prompt in prompts] for prompts in asked] == [[2, 1], [4, 2], [6, 3], [8, 4]]
     assert [prompt[0] for prompt in asked[0]] == [100, 101]
     assert found.solved == {20: 1.0, 40: 1.0, 60: 0.5, 80: 0.5}
-    continued = 4 * 2  # one token each
-    assert found.spent == continued + sum(len(prompts) * len(prompts[0]) for prompts in asked)
+    assert found.spent == sum(len(prompt) + 1 for prompts in asked for prompt in prompts)  # one token each
 
 
 def test_only_as_many_problems_as_asked_for(asked):

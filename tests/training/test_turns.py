@@ -97,6 +97,7 @@ def test_conversations_of_the_data_are_rows_with_holes(chat: Path, tmp_path: Pat
         assert said_between.endswith("<assistant>")
         assert row["length"] == len(row["token_ids"]) == len(row["log_ratio"])
         assert not row["truncated"]
+        assert row["correct"]  # the last turn is the answer
         assert row["completion"].startswith("ask<tool>")
     assert all(row["replies"] is None for row in rows_of(tmp_path / "out") if row["origin"] == "student")
     data = [m["values"]["rows_data"] for m in said if m["type"] == "metrics" and "rows_data" in m["values"]]
