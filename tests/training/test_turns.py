@@ -165,21 +165,27 @@ def test_a_tool_answers_whoever_writes(
     assert report["accuracy"]["teacher"] is not None
 
 
-def test_a_replayed_row_keeps_its_holes_in_a_checkpoint() -> None:
-    mask = torch.tensor([[True, False, True]])
-    nothing = torch.zeros(1, dtype=torch.long)
+@pytest.mark.parametrize("acted", [[True, False, True], [True, True, True]])
+def test_a_replayed_row_keeps_its_holes_in_a_checkpoint(acted: list[bool]) -> None:
+    one, none = torch.ones((1, 3), dtype=torch.bool), torch.zeros(1, dtype=torch.long)
     rollouts = Rollouts(
-        torch.tensor([[5]]), torch.ones((1, 1)).bool(), torch.tensor([[6, 7, 8]]), mask, torch.zeros((1, 3)),
-        torch.tensor([False]), torch.ones((1, 3)).bool(),
-    )  # fmt: skip
+        prompts=torch.tensor([[5]]),
+        prompt_mask=one[:, :1],
+        tokens=torch.tensor([[6, 7, 8]]),
+        mask=torch.tensor([acted]),
+        behaviour_logp=torch.zeros((1, 3)),
+        truncated=~one[:, 0],
+        present=one,
+    )
     problem = Problem(0, "p", None)
     kept = Replay(ReplaySpec(), [problem], 0)
-    kept.keep(Written([problem], rollouts, nothing, nothing, nothing, [[]]), step=1)
+    kept.keep(Written([problem], rollouts, none, none, none, [[]]), step=1)
     state = kept.state()
-    for saved, present in ((state, [True] * 3), ({k: v for k, v in state.items() if k != "present"}, mask[0].tolist())):
-        again = Replay(ReplaySpec(), [problem], 0)
-        again.restore(saved, torch.device("cpu"))
-        drawn = again.draw(1, seed=0, step=2)
-        assert drawn is not None
-        assert drawn.rollouts.mask.tolist() == mask.tolist()
-        assert drawn.rollouts.present.tolist() == [present]
+    if all(acted):  # a checkpoint from before there were others
+        del state["present"]
+    again = Replay(ReplaySpec(), [problem], 0)
+    again.restore(state, torch.device("cpu"))
+    drawn = again.draw(1, seed=0, step=2)
+    assert drawn is not None
+    assert drawn.rollouts.mask.tolist() == [acted]
+    assert drawn.rollouts.present.tolist() == [[True] * 3]
