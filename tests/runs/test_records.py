@@ -135,12 +135,13 @@ def test_a_method_without_critic_gates_and_components_leaves_them_empty(tmp_path
 
 
 STATES = ("origin",)
+TOOLS = ("replies",)
 
 
 @pytest.mark.parametrize(
     "added",
-    [STATES, (*REPLANS, *STATES), (*CRITICS, *REPLANS, *STATES)],
-    ids=["before states", "before replans", "before critics"],
+    [TOOLS, (*STATES, *TOOLS), (*REPLANS, *STATES, *TOOLS), (*CRITICS, *REPLANS, *STATES, *TOOLS)],
+    ids=["before tools", "before states", "before replans", "before critics"],
 )
 def test_what_was_recorded_before_a_column_was_added_is_still_read(added, tmp_path):
     files = RunFiles(tmp_path)
