@@ -40,15 +40,15 @@ def lesson(story: Story, school: ToolSchool, generator: random.Random) -> tuple[
 
     written: list[str] = []
     taught: list[str | None] = []
-    answers = 0  # words of the calculator that are still to come
+    called = False  # whether the result is the calculator's
     for stands, right in zip(*write(story, put), strict=True):
         due: list[str | None] = [right]
         if right == "=":
             due = [stands.split()[0] if school.miscount else CALL]
-        elif answers:
-            due, answers = [None], 0
+        elif called:
+            due, called = [None], False
         if stands == _CALLED:
-            due, answers = [*due, None], 1
+            due, called = [*due, None], True
         written += stands.split()
         taught += [stands] if school.miscount and due == [right] else due
     return written, taught
