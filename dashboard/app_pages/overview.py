@@ -78,7 +78,7 @@ def chart(curve: curves.Curve, table: pd.DataFrame, now: Job) -> None:
             curves.option(
                 curve,
                 table,
-                total=now.progress.total,
+                end=curves.horizon(now.progress.step, now.progress.total),
                 ceiling=now.accuracy.teacher if is_accuracy else None,
                 start=now.accuracy.before if is_accuracy else None,
             ),

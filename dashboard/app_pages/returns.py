@@ -9,7 +9,7 @@ from dashboard import data
 from dashboard.components import charts, live, selection
 from dashboard.components.run_header import chosen_run, recorded_steps
 from dashboard.shaping import profiles as shape
-from dashboard.shaping.curves import newest
+from dashboard.shaping.curves import horizon, newest
 from dashboard.shaping.tokens import nearest
 
 REFRESH_S = 4.0
@@ -51,7 +51,7 @@ def view() -> None:
     with right:
         st.markdown(f"**Over the steps** :gray[quantiles of {title}]")
         st.echarts_chart(
-            shape.bands(found, total=data.job(job.id).progress.total),
+            shape.bands(found, end=horizon(max(found.steps), data.job(job.id).progress.total)),
             height=430,
             key="returns_bands",
             alt=f"Quantiles and mean of {title} over the steps",

@@ -139,16 +139,32 @@ def _reference(value: float, label: str, position: str, color: str) -> dict[str,
     }
 
 
+def horizon(step: int | None, total: int | None) -> int | None:
+    """Where the axes of a run's steps end: at the next round number, so that they seldom move, and not beyond the run.
+
+    None where neither is known.
+    """
+    if not step:
+        return total
+    size = 10 ** (len(str(step)) - 1)
+    end = next(round(size * times) for times in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if size * times >= step)
+    return end if total is None else min(end, max(total, step))
+
+
 def option(
     curve: Curve,
     table: pd.DataFrame,
     *,
-    total: int | None = None,
+    end: int | None = None,
     ceiling: float | None = None,
     start: float | None = None,
     grey: str = "#7a8794",
 ) -> dict[str, Any]:
-    """The ECharts option. ``ceiling`` and ``start`` (shares) are the teacher's and the first accuracy, dashed lines."""
+    """The ECharts option.
+
+    ``end`` of the axis of steps; ``ceiling`` and ``start`` (shares) are the teacher's and the first accuracy, dashed
+    lines.
+    """
     names = [name for name in table.columns if name != "step"]
     series: list[dict[str, Any]] = []
     for name in names:
@@ -184,7 +200,7 @@ def option(
         "xAxis": {
             "type": "value",
             "min": 0,
-            "max": total if total else "dataMax",
+            "max": end or "dataMax",
             "minInterval": 1,
             "splitLine": {"show": False},
         },

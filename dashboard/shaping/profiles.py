@@ -62,8 +62,8 @@ def heatmap(found: Profile, used: Scale, *, theme: str, unit: str = "") -> dict[
     )
 
 
-def bands(found: Profile, *, total: int | None = None) -> dict[str, Any]:
-    """Quantile bands and the mean over steps."""
+def bands(found: Profile, *, end: int | None = None) -> dict[str, Any]:
+    """Quantile bands and the mean over steps. ``end`` of the axis of steps."""
     by_level = dict(zip(found.levels, found.quantiles, strict=True))
     table = pd.DataFrame({"step": found.steps, "mean": found.average, "median": by_level[0.5]}, dtype="float64")
     series: list[dict[str, Any]] = []
@@ -99,7 +99,7 @@ def bands(found: Profile, *, total: int | None = None) -> dict[str, Any]:
         "xAxis": {
             "type": "value",
             "min": "dataMin",
-            "max": total or "dataMax",
+            "max": end or "dataMax",
             "minInterval": 1,
             "name": "step",
             "nameLocation": "middle",

@@ -13,11 +13,24 @@ def test_accuracy_has_only_evaluated_steps_in_percent_and_the_teacher_as_ceiling
     curve = BY_KEY["accuracy"]
     table = curves.frame(curve, [0, 1, 2], {"accuracy": [0.25, None, 0.75]})
     assert table.to_dict("list") == {"step": [0.0, 2.0], "student": [25.0, 75.0]}
-    option = curves.option(curve, table, total=10, ceiling=0.98, start=0.25)
+    option = curves.option(curve, table, end=10, ceiling=0.98, start=0.25)
     lines = option["series"][0]["markLine"]["data"]
     assert [(line["yAxis"], line["label"]["formatter"]) for line in lines] == [(98.0, "teacher"), (25.0, "before")]
     assert option["xAxis"]["max"] == 10
     assert (option["yAxis"]["min"], option["yAxis"]["max"]) == (0, 100)
+
+
+def test_the_axis_of_steps_ends_at_a_round_number_and_with_the_run() -> None:
+    assert [curves.horizon(step, 3000) for step in (1, 7, 61, 426, 2100, 2500, 3000)] == [
+        1,
+        8,
+        80,
+        500,
+        3000,
+        3000,
+        3000,
+    ]
+    assert (curves.horizon(0, 60), curves.horizon(None, None), curves.horizon(41, None)) == (60, None, 50)
 
 
 def test_nothing_to_draw_yet() -> None:
