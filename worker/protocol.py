@@ -25,6 +25,7 @@ from worker.redact import redact
 _MALFORMED_SHOWN = 10
 
 # Phases with a meaning for the status machine; every other phase is for people.
+_STARTING = "starting"  # said before anything of weight is imported
 _STATUS_OF_PHASE: dict[str, Status] = {"training": "running", "finalizing": "finalizing"}
 
 
@@ -37,6 +38,7 @@ class Recorder:
     def __init__(self, claim: Claim, store: RunStore, live: LiveWriter) -> None:
         self.report: dict[str, Any] | None = None
         self.error: dict[str, Any] | None = None
+        self.begun = False  # it could be started: what goes wrong from here on may be the job's fault
         self.training = False  # from the first step on there is something to save
         self.checkpoints = 0
         self._job_id = claim.job_id
@@ -89,6 +91,7 @@ class Recorder:
         job_id, attempt, store = self._job_id, self._attempt, self._store
         match message:
             case said.Phase(phase=phase):
+                self.begun = self.begun or phase != _STARTING
                 self.training = self.training or phase == "training"
                 store.set_phase(job_id, attempt, phase, _STATUS_OF_PHASE.get(phase))
                 self.publish_status()

@@ -39,6 +39,7 @@ from worker.trainer_process import TRAINER, TrainerProcess, trainer_environment,
 
 EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75
+NO_TRAINER = "waiting for a worker that can start a trainer"
 
 _TICK_S = 0.2
 _LOG_LINES_IN_EVENT = 20
@@ -69,9 +70,18 @@ class Ending:
 
 
 def judge(
-    stop: Stop | None, exit_code: int, report: dict[str, Any] | None, error: dict[str, Any] | None, max_runtime_s: float
+    stop: Stop | None,
+    exit_code: int,
+    report: dict[str, Any] | None,
+    error: dict[str, Any] | None,
+    max_runtime_s: float,
+    *,
+    begun: bool = True,
 ) -> Ending:
-    """The job's fate, from why the trainer was stopped (if it was), how it exited and what it said last."""
+    """The job's fate, from why the trainer was stopped (if it was), how it exited and what it said last.
+
+    One that has not ``begun`` never saw the job: that it gave up is the machine's fault, and costs no restart.
+    """
     how = f"killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
     if stop is Stop.LOST:
         return Ending("lost", "the lease was lost")
@@ -98,6 +108,8 @@ def judge(
         # To be tried again, named if it is the last time. A full disk is not empty the next moment.
         later = "waiting after a full disk" if error["code"] == "disk_full" else None
         return Ending("queued", f"{error['code']} ({how})", error, crashed=True, later=later)
+    if not begun and exit_code > 0:
+        return Ending("queued", f"the trainer could not start here ({how})", later=NO_TRAINER)
     return Ending("queued", how, crashed=True)
 
 
@@ -151,14 +163,16 @@ class Supervisor:
             self._forget_what_is_gone()
             spec = scratch / "spec.json"
             spec.write_text(json.dumps(claim.spec), encoding="utf-8")
-            trainer = TrainerProcess(
-                [*self._command, "--spec", str(spec), "--out", self._files.url, "--attempt", str(claim.attempt)],
-                {
-                    **trainer_environment(settings, self._threads, os.environ),
-                    "TMPDIR": str(scratch),
-                    "OPD_LEASE_FILE": str(scratch / "lease"),
-                },
-            )
+            command = [*self._command, "--spec", str(spec), "--out", self._files.url, "--attempt", str(claim.attempt)]
+            environment = {
+                **trainer_environment(settings, self._threads, os.environ),
+                "TMPDIR": str(scratch),
+                "OPD_LEASE_FILE": str(scratch / "lease"),
+            }
+            try:
+                trainer = TrainerProcess(command, environment)
+            except OSError as error:  # no such interpreter, no more processes
+                return self._hand_back(f"the trainer cannot be started here: {error.strerror}")
             try:
                 self._note_start(trainer.pid)
                 exit_code = self._listen(trainer, lease)
@@ -249,7 +263,7 @@ class Supervisor:
         error = recorder.error
         if error is None and self._stop is None and exit_code == -signal.SIGKILL and self._killed_for_memory():
             error = _killed_for_memory(claim.spec)
-        ending = judge(self._stop, exit_code, recorder.report, error, self._max_runtime_s)
+        ending = judge(self._stop, exit_code, recorder.report, error, self._max_runtime_s, begun=recorder.begun)
         log.info(
             "attempt_ended", job_id=claim.job_id, attempt=claim.attempt, status=ending.status, reason=ending.reason
         )
@@ -262,10 +276,13 @@ class Supervisor:
             signal=-exit_code if exit_code < 0 else None,
             reason=ending.reason,
         )
-        if ending.crashed:
+        if ending.crashed or ending.later is NO_TRAINER:
             data = {"reason": ending.reason, "log": redact(trainer.log.last_lines(_LOG_LINES_IN_EVENT))}
             why = ending.error["message"] if ending.error else ending.reason
-            recorder.event("error", "trainer_crashed", f"the trainer crashed: {why}", data)
+            if ending.crashed:
+                recorder.event("error", "trainer_crashed", f"the trainer crashed: {why}", data)
+            else:
+                recorder.event("warning", "trainer_not_started", why, data)
         if ending.status == "paused" and ending.error is not None:
             recorder.event("warning", ending.error["code"], f"{ending.error['message']}: pausing; resume the job then")
             self._pause()
@@ -284,6 +301,17 @@ class Supervisor:
             return Ending("lost", "the lease was lost")
         recorder.publish_end()
         return ending
+
+    def _hand_back(self, reason: str) -> Ending:
+        """Before there was a trainer. The job has lost nothing."""
+        claim = self._claim
+        log.error("trainer_not_started", job_id=claim.job_id, attempt=claim.attempt, reason=reason)
+        self._store.finish_attempt(claim.job_id, claim.attempt, exit_code=None, signal=None, reason=reason)
+        self._recorder.event("warning", "trainer_not_started", reason)
+        if not self._store.requeue(claim.job_id, claim.attempt, crashed=False, reason=reason, later=NO_TRAINER):
+            return Ending("lost", "the lease was lost")
+        self._recorder.publish_end()
+        return Ending("queued", reason, later=NO_TRAINER)
 
     def _pause(self) -> None:
         """Nobody asked for it, so the wish is recorded here."""

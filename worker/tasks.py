@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import structlog
@@ -17,14 +18,18 @@ from opd_core.runs.store import RunStore
 from worker.app import app
 from worker.disk import WAITING, Disks
 from worker.slot import SLOT
-from worker.supervisor import Supervisor
+from worker.supervisor import NO_TRAINER, Supervisor
 
 log = structlog.get_logger()
+
+_REST_S = 60.0
+_rests_until = 0.0  # on the monotonic clock: this worker could not start a trainer a moment ago
 
 
 @app.task(name=TASK_NAME, bind=True)
 def run_job(self: Any, job_id: str) -> None:
     """Train one job if it is to be had. The message carries nothing but its id."""
+    global _rests_until
     if not isinstance(job_id, str) or not is_id(job_id):
         log.warning("bell_without_job_id")
         return
@@ -40,6 +45,10 @@ def run_job(self: Any, job_id: str) -> None:
             log.warning("bell_while_disk_is_full", job_id=job_id, detail=full)
             store.keep_waiting(job_id, WAITING, full)
             return
+        if time.monotonic() < _rests_until:  # or it would touch every job of the queue
+            log.warning("bell_while_no_trainer_starts", job_id=job_id)
+            store.keep_waiting(job_id, NO_TRAINER, f"it could not start one on {self.request.hostname} a moment ago")
+            return
         claim = store.claim_next(job_id, self.request.hostname, settings.lease_s)
         if claim is None:
             log.info("bell_ignored", job_id=job_id)
@@ -48,7 +57,8 @@ def run_job(self: Any, job_id: str) -> None:
             supervisor = Supervisor(
                 claim, store, live, settings, draining=SLOT.draining, default_threads=_threads_of_this_worker()
             )
-            supervisor.run()
+            if supervisor.run().later is NO_TRAINER:
+                _rests_until = time.monotonic() + _REST_S
     finally:
         live.close()
         engine.dispose()

@@ -51,6 +51,7 @@ def main() -> int:
         from opd_core.training.exhausted import resource_error
         from opd_core.training.run import Stopped, train
 
+    emit(messages.phase("reading the job"))  # whatever fails before is the machine's fault
     spec = JobSpec.model_validate_json(arguments.spec.read_text(encoding="utf-8"))
     lease = os.environ.get("OPD_LEASE_FILE")
     files = RunFiles(arguments.out, Deadline(Path(lease)).wait) if lease else RunFiles(arguments.out)

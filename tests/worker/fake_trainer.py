@@ -45,6 +45,9 @@ def stop_politely(*_):
 
 
 print("free text of the trainer, token", os.environ.get("OPD_API_TOKEN"), file=sys.stderr, flush=True)
+say(type="phase", phase="starting")
+if arguments.mode == "cannot-import":
+    sys.exit("ModuleNotFoundError: No module named 'torch'")
 say(type="phase", phase="loading models")
 
 if arguments.mode == "success":

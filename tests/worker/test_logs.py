@@ -9,6 +9,7 @@ from opd_core import recipes
 from opd_core.spec import JobSpec
 from tests.worker.conftest import Bench
 from worker import tasks
+from worker.supervisor import Ending
 
 
 @pytest.mark.parametrize("request_id", ["req-1", None])
@@ -21,8 +22,9 @@ def test_one_id_finds_a_request_in_every_log(
     class Watched:
         def __init__(self, *_: object, **__: object) -> None: ...
 
-        def run(self) -> None:
+        def run(self) -> Ending:
             seen.append(structlog.contextvars.get_contextvars().get("request_id"))
+            return Ending("succeeded", "succeeded")
 
     monkeypatch.setattr(tasks, "Supervisor", Watched)
     # without Celery the worker has no name
