@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from opd_core.models.head import Head
@@ -40,11 +41,21 @@ class LanguageModel:
         """Parameters that multiply each token: all but an input embedding, unless it is the head too."""
         embedding = self.model.get_input_embeddings()
         tied = isinstance(embedding, nn.Embedding) and embedding.weight is self.head.weight
-        total = sum(parameter.numel() for parameter in self.model.parameters())
-        return total if tied else total - sum(parameter.numel() for parameter in embedding.parameters())
+        total = count_weights(self.model)
+        return total if tied else total - count_weights(embedding)
 
     def restrict_vocabulary(self, size: int) -> None:
         """Use only the first ``size`` token ids from here on."""
         self.vocab_size = size
         self.head.vocab_size = size
         self.eos_ids = tuple(token for token in self.eos_ids if token < size)
+
+
+def count_weights(module: nn.Module) -> int:
+    """Its parameters, each counted once, also where several of them are packed into one number (quantized.py)."""
+
+    def size(parameter: Tensor) -> int:
+        packed = getattr(parameter, "quant_state", None)
+        return parameter.numel() if packed is None else math.prod(packed.shape)
+
+    return sum(map(size, module.parameters()))

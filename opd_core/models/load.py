@@ -22,10 +22,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from opd_core.models.head import split_head
 from opd_core.models.language_model import LanguageModel
 from opd_core.models.lora import adapter_weights, add_lora
+from opd_core.models.quantized import packed
 from opd_core.models.quiet import silence_config, silence_modules
 from opd_core.models.reference import ResolvedModel, resolve_model
 from opd_core.models.trunk import Trunk, base_model
 from opd_core.spec import JobSpec, ModelSpec, UserError
+from opd_core.spec.model import Quantization
 
 # What the Hugging Face loaders raise for a checkpoint that is missing, incomplete or broken.
 _LOADING_ERRORS = (
@@ -48,11 +50,13 @@ def load_model(
     trainable: bool,
     role: str,
     dtype: torch.dtype = torch.float32,
+    quantization: Quantization = "none",
 ) -> LanguageModel:
     """Load a student or a teacher; ``role`` is the path of its field in the spec.
 
     Weights are float32 unless ``dtype`` says otherwise (a large frozen model never takes the room of float32), dropout
     is 0, the model is in evaluation mode and stays there; ``trainable`` says whether its parameters take gradients.
+    With ``quantization`` the linear layers below the head hold codes and are computed in ``dtype``.
     Whatever is wrong with the reference or the checkpoint is one UserError about ``{role}.model``.
     """
     found = resolve_model(ref, role=role)
@@ -60,10 +64,14 @@ def load_model(
     config = _load_config(found, complain)
     silence_config(config)
     tokenizer = _load_tokenizer(found, complain)
-    model = _load_weights(found, config, dtype, complain)
+    packing: dict[str, Any] = {}
+    if quantization != "none":
+        packing = packed(quantization, device, dtype, param=f"{role}.quantization")
+    model = _load_weights(found, config, dtype, complain, **packing)
     silence_modules(model)
     model.requires_grad_(trainable)
-    model.to(device)
+    if quantization == "none":  # else it is there, and its layers do not like to be moved
+        model.to(device)
 
     base = base_model(model)
     if base is None or not isinstance(model.get_output_embeddings(), nn.Linear):
@@ -93,8 +101,14 @@ def load_model(
 
 def load_student(spec: JobSpec, *, device: torch.device | str = "cpu", trainable: bool) -> LanguageModel:
     """The student of a job, with its adapter where it trains one: then nothing else takes gradients."""
-    lora = spec.student.lora
-    lm = load_model(spec.student, device=device, trainable=trainable and lora is None, role="student")
+    lora, quantization = spec.student.lora, spec.student.quantization
+    lm = load_model(
+        spec.student,
+        device=device,
+        trainable=trainable and lora is None,
+        role="student",
+        quantization=quantization,
+    )
     if lora is not None:
         add_lora(lm, lora, seed=spec.seed)
         for parameter in adapter_weights(lm).values():
@@ -169,7 +183,7 @@ def _load_tokenizer(found: ResolvedModel, complain: _Complaint) -> PreTrainedTok
 
 
 def _load_weights(
-    found: ResolvedModel, config: PreTrainedConfig, dtype: torch.dtype, complain: _Complaint
+    found: ResolvedModel, config: PreTrainedConfig, dtype: torch.dtype, complain: _Complaint, **packing: Any
 ) -> PreTrainedModel:
     if found.directory is not None and not list(found.directory.glob("*.safetensors")):
         raise complain("it has no *.safetensors weights (pickled weights are never loaded)", "no_safetensors")
@@ -182,6 +196,7 @@ def _load_weights(
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **packing,
         )
     except _LOADING_ERRORS as error:
         raise complain(f"its weights cannot be loaded ({_first_line(error)})", "broken_model") from error

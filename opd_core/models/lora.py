@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from opd_core.models.language_model import LanguageModel
+from opd_core.models.shards import assign
 from opd_core.spec import UserError
 from opd_core.spec.student import Lora
 
@@ -121,7 +122,7 @@ def restore_adapter(lm: LanguageModel, directory: Path) -> None:
             param="student.lora",
         )
     for name, value in own.items():
-        value.copy_(saved[name])
+        assign(value, saved[name])
 
 
 @torch.no_grad()

@@ -8,6 +8,9 @@ import torch
 
 from opd_core.models.language_model import LanguageModel
 from opd_core.models.lora import CONFIG, merged_state, restore_adapter, save_adapter
+from opd_core.models.quantized import is_quantized
+from opd_core.models.shards import assign
+from opd_core.spec import UserError
 
 
 def save_model(lm: LanguageModel, directory: Path) -> None:
@@ -39,6 +42,12 @@ def restore_weights(lm: LanguageModel, directory: Path) -> None:
     if (directory / CONFIG).is_file():
         restore_adapter(lm, directory)
         return
+    if is_quantized(lm.model):
+        raise UserError(
+            "from: that checkpoint has all weights of a model, and this job's (student.quantization) stay as they were "
+            "rounded: start from an adapter, or from none",
+            param="from",
+        )
     saved, report = type(lm.model).from_pretrained(
         directory,
         config=lm.model.config,
@@ -52,4 +61,4 @@ def restore_weights(lm: LanguageModel, directory: Path) -> None:
     with torch.no_grad():
         own = {name.replace(".base_layer", ""): value for name, value in lm.model.state_dict().items()}
         for name, value in saved.state_dict().items():
-            own[name].copy_(value)
+            assign(own[name], value)

@@ -17,6 +17,7 @@ from opd_core.spec.states import check_states, state_warnings
 from opd_core.spec.student import StudentSpec
 from opd_core.spec.teacher import TeacherSpec, Voice
 from opd_core.spec.tool import Tool
+from opd_core.spec.weights import check_weights, weights_warnings
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.:-]{0,95}$")]
 Label = Annotated[str, StringConstraints(max_length=256)]
@@ -264,7 +265,13 @@ class ResourcesSpec(Spec):
         ge=1,
         le=64,
         description="Processes of one machine that share each step (data parallelism); on GPUs each needs one of its "
-        "own. Each holds all of student, teacher and optimizer; nothing is sharded.",
+        "own.",
+    )
+    sharding: Literal["none", "fsdp2"] = Field(
+        "none",
+        description="none = each process holds all of student and optimizer. fsdp2 = weights, gradients and optimizer "
+        "state of the student are spread over the processes (two at least); beside its part each holds a copy of the "
+        "student to write with, in the compute precision, and all of teachers and reference.",
     )
     precision: Literal["float32", "bfloat16", "auto"] = Field(
         "auto",
@@ -345,6 +352,7 @@ class JobSpec(Spec):
             )
         check_states(self, method)
         check_processes(self)
+        check_weights(self)
 
     def voices(self) -> list[tuple[str, Voice]]:
         """Every teacher with the path of its field. Raises UserError where there is none."""
@@ -367,7 +375,8 @@ class JobSpec(Spec):
     def warnings(self) -> list[str]:
         """Known biases of a resolved spec, in sentences that are stored on the run."""
         method = self.method_spec()
-        return [*method.warnings(), *self._sampling_warnings(), *state_warnings(self, method)]
+        sampling = self._sampling_warnings()
+        return [*method.warnings(), *sampling, *state_warnings(self, method), *weights_warnings(self)]
 
     def _sampling_warnings(self) -> list[str]:
         """Sampled-token updates are expectations over the student's own choices: others have to be weighted."""

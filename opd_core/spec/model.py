@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from pydantic import Field, field_validator
 
 from opd_core.spec.base import Spec
 
+Quantization = Literal["none", "int8", "nf4"]
 # A Hugging Face id (owner/name), a built-in demo/* model, or an absolute directory below an allowed root.
 _MODEL_ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?$")
 

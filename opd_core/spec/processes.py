@@ -14,6 +14,12 @@ def check_processes(spec: JobSpec) -> None:
     """Raise UserError where the job's work cannot be split among its processes."""
     processes, prompts = spec.resources.processes, spec.rollout.prompts_per_step
     if processes == 1:
+        if spec.resources.sharding != "none":
+            raise UserError(
+                f"resources.sharding: '{spec.resources.sharding}' spreads the student over the processes of a job, and "
+                "resources.processes is 1: ask for 2 or more, or leave it at 'none'",
+                param="resources.sharding",
+            )
         return
     if prompts < processes:
         raise UserError(

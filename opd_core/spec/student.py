@@ -35,3 +35,14 @@ class StudentSpec(ModelSpec):
     """The model that learns."""
 
     lora: Lora | None = Field(None, description="Train an adapter; null = all weights.")
+    quantization: Literal["none", "nf4"] = Field(
+        "none",
+        description="nf4 = hold the weights below an adapter in 4 bits (QLoRA, arXiv 2305.14314); adapter, embedding "
+        "and head stay float32. For lora with merge: false; needs bitsandbytes where the job runs (pip install "
+        "'opd[quantization]').",
+    )
+    compile: bool = Field(
+        False,
+        description="The passes of training run through torch.compile: a minute or more at the start, less time and "
+        "memory in each of them. It needs a C++ compiler where the job runs. Writing is not compiled.",
+    )

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from opd_core.spec.base import Spec
-from opd_core.spec.model import ModelSpec, check_reference
+from opd_core.spec.model import ModelSpec, Quantization, check_reference
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 PLACEHOLDERS = ("prompt", "answer", "demonstration", "solution")
@@ -58,6 +58,12 @@ class Voice(Spec):
         None, pattern=r"^[A-Za-z0-9._-]{1,128}$", description="Commit, tag or branch of a hub model."
     )
     self_: SelfTeacher | None = Field(None, alias="self", description="The student teaches itself.")
+    quantization: Quantization = Field(
+        "none",
+        description="Hold a model's weights in 8 bits (LLM.int8, arXiv 2208.07339: half of bfloat16) or 4 bits (NF4, "
+        "arXiv 2305.14314: a good quarter); embedding and head stay as they are. Needs bitsandbytes "
+        "where the job runs (pip install 'opd[quantization]').",
+    )
     context: str | None = Field(
         None,
         max_length=8192,
@@ -89,6 +95,8 @@ class Voice(Spec):
     def _one_source(self) -> Voice:
         if self.revision is not None and self.model is None:
             raise ValueError("revision is only for a model")
+        if self.quantization != "none" and self.model is None:
+            raise ValueError("quantization is only for a model")
         if self.self_ is not None and self.self_.weights == "current" and self.context is None:
             raise ValueError(
                 "self.weights 'current' without a context is the student itself, which has nothing to teach it: "

@@ -50,7 +50,14 @@ def load_voices(
         reference = wanted.reference()
         decay = translator = None
         if reference is not None:
-            lm = load_model(reference, device=device, trainable=False, role=path, dtype=frozen_dtype)
+            lm = load_model(
+                reference,
+                device=device,
+                trainable=False,
+                role=path,
+                dtype=frozen_dtype,
+                quantization=wanted.quantization,
+            )
             check_trunk_and_head(lm)
             if spec.teacher is not None and spec.teacher.tokenizer is not None:
                 translator = Translator(student, lm, spec.task, param=f"{path}.tokenizer")

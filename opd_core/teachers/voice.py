@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from opd_core.models import LanguageModel, adapter_weights
+from opd_core.models import LanguageModel, adapter_weights, whole
 from opd_core.rollout import Rollouts
 from opd_core.tasks import Problem, Task
 from opd_core.teachers.local import Scores, score_with_ends
@@ -92,13 +92,14 @@ class Voice:
 
     @torch.no_grad()
     def follow(self, student: LanguageModel) -> None:
-        """With ``decay``: average <- decay average + (1 - decay) student, in float32."""
+        """With ``decay``: average <- decay average + (1 - decay) student, in float32, for what is trained of it."""
         if self.decay is None:
             return
         # By parameter: a state dict names tied weights twice, and they would move twice.
-        theirs = dict(student.model.named_parameters())
-        for name, value in self.lm.model.named_parameters():
-            value.lerp_(theirs[name].to(value), 1.0 - self.decay)
+        own = dict(self.lm.model.named_parameters())
+        for name, value in student.model.named_parameters():
+            if value.requires_grad:
+                own[name].lerp_(whole(value.detach()).to(own[name]), 1.0 - self.decay)
 
     def weights(self) -> dict[str, Tensor]:
         """What a checkpoint keeps of it: the average; nothing of a model that does not move."""

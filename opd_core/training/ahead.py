@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from opd_core.models import Head
 from opd_core.objective.plan import PlanState
 from opd_core.objective.proposals import propose
 from opd_core.objective.targets import HiddenTarget
@@ -32,6 +33,7 @@ def read_ahead(
     teacher: Teacher,
     method: MethodSpec,
     module: StudentStep,
+    head: Head,
     rollouts: Rollouts,
     *,
     micro_tokens: int,
@@ -42,4 +44,4 @@ def read_ahead(
     if not teacher.wants_proposals:
         return Ahead()
     reading = read_rollouts(module, rollouts, micro_tokens=micro_tokens, state=state)
-    return Ahead(reading, propose(method, HiddenTarget(reading.hidden, module.head), special_ids))
+    return Ahead(reading, propose(method, HiddenTarget(reading.hidden, head), special_ids))

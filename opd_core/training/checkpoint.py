@@ -59,7 +59,7 @@ def save(
     files: RunFiles,
     progress: Progress,
     student: LanguageModel,
-    learner: Learner,
+    moments: Mapping[str, Tensor],
     critic: Learner | None,
     kept: Mapping[str, dict[str, Tensor]],
     *,
@@ -67,12 +67,13 @@ def save(
 ) -> tuple[str, dict[str, Any]]:
     """Publish a checkpoint; returns its name (without folder) and manifest.
 
-    ``kept``: what else moves during a run (teacher, replay), by the name of its file; what is empty gets none.
+    ``moments``: those of the student's ``Learner``. ``kept``: what else moves during a run (teacher, replay), by the
+    name of its file; what is empty gets none.
     """
     name = f"step-{progress.step:06d}.a{attempt}"
     staging = Path(tempfile.mkdtemp(prefix="opd-checkpoint-"))
     save_student(student, staging / "student")
-    save_file({**_rng(), **learner.moments()}, staging / "optimizer.safetensors")
+    save_file({**_rng(), **moments}, staging / "optimizer.safetensors")
     if critic is not None:
         save_file(critic.module.state_dict(), staging / "critic.safetensors")
         save_file(critic.moments(), staging / "critic_optimizer.safetensors")

@@ -23,7 +23,8 @@ def resource_error(error: BaseException, spec: JobSpec) -> dict[str, Any] | None
             "out_of_memory",
             f"memory ran out ({_first_line(error)}). In this order: lower batching.micro_tokens (now "
             f"{spec.batching.micro_tokens}), then set batching.gradient_checkpointing: neither changes a result; lower "
-            "rollout.prompts_per_step or rollout.max_new_tokens; use resources.precision bfloat16 or a smaller teacher",
+            "rollout.prompts_per_step or rollout.max_new_tokens; use resources.precision bfloat16, "
+            "teacher.quantization or a smaller teacher",
             param="batching.micro_tokens",
             category="resource",
             retryable=True,

@@ -10,12 +10,19 @@ import transformers
 import opd_core
 from opd_core.models import LanguageModel
 
-_UNSAID = {"processes": 1}
+_UNSAID = {"processes": 1, "sharding": "none", "compiled": False}
 """What checkpoints of earlier versions leave out."""
 
 
 def fingerprint(
-    student: LanguageModel, *, device: torch.device, precision: str, micro_tokens: int, processes: int
+    student: LanguageModel,
+    *,
+    device: torch.device,
+    precision: str,
+    micro_tokens: int,
+    processes: int,
+    sharding: str,
+    compiled: bool,
 ) -> dict[str, Any]:
     """Everything known to change the last bit of a result. Stored in each checkpoint and compared on resume."""
     return {
@@ -29,6 +36,8 @@ def fingerprint(
         "precision": precision,
         "micro_tokens": micro_tokens,
         "processes": processes,
+        "sharding": sharding,
+        "compiled": compiled,
     }
 
 

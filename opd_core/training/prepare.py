@@ -13,6 +13,8 @@ from opd_core.models import (
     cast_parameters,
     check_decoding,
     check_trunk_and_head,
+    compiled_trunk,
+    copy_weights,
     load_student,
     token_texts,
 )
@@ -26,7 +28,7 @@ from opd_core.training import checkpoint, messages
 from opd_core.training.budget import Budget
 from opd_core.training.device import autocast, frozen_dtype
 from opd_core.training.engine import choose_engine
-from opd_core.training.learner import Learner
+from opd_core.training.learner import Learner, student_learner
 from opd_core.training.messages import Emit
 from opd_core.training.prompts import PromptOrder
 from opd_core.training.ranks import Ranks
@@ -63,6 +65,11 @@ def prepare(
             param="batching.gradient_checkpointing",
             code="unsupported_model",
         )
+    trunk = student.trunk
+    if spec.student.compile:
+        emit(messages.phase("compiling"))
+        with autocast(spec, device):
+            trunk = compiled_trunk(student)
     # A frozen model is computed with in bfloat16 anyway: half the memory. The student stays float32.
     computed = frozen_dtype(spec, device)
     voices, differences = load_voices(
@@ -96,23 +103,15 @@ def prepare(
         student=student,
         teacher=teacher,
         task=task,
+        master=student,
         module=StudentStep(
-            student.trunk,
+            trunk,
             student.head,
             critic,
             detach_trunk=settings.detach_trunk,
             recompute=spec.batching.gradient_checkpointing,
         ),
-        learner=Learner(
-            student.model,
-            torch.optim.AdamW(
-                [parameter for parameter in student.model.parameters() if parameter.requires_grad],
-                lr=spec.optimizer.lr,
-                betas=spec.optimizer.betas,
-                weight_decay=spec.optimizer.weight_decay,
-            ),
-            spec.optimizer.max_grad_norm,
-        ),
+        learner=student_learner(student, spec.optimizer),
         critic=None
         if critic is None
         else Learner(
@@ -141,8 +140,10 @@ def prepare(
 
 def restore(t: Trainer, files: RunFiles, device: torch.device) -> tuple[checkpoint.Progress | None, list[str]]:
     """Put the newest sound checkpoint back, in place; returns what ``checkpoint.restore`` does."""
-    progress, damaged = checkpoint.restore(files, t.student, t.learner, t.critic, _put_back(t, device))
+    progress, damaged = checkpoint.restore(files, t.master, t.learner, t.critic, _put_back(t, device))
     if progress is not None:
+        if t.master is not t.student:
+            copy_weights(t.master, t.student)
         t.order.cursor = progress.cursor
         t.state = PlanState(running=progress.running)
         t.budget = Budget.from_dict(progress.budget)

@@ -26,6 +26,9 @@ _WITHIN_A_STEP = timedelta(hours=1)
 # Between steps the leader evaluates, saves and reports alone, for as long as that takes.
 _BETWEEN_STEPS = timedelta(days=14)
 _CPU = torch.device("cpu")
+# What the leader may tell the others beside the step that comes next.
+OVER: dict[str, Any] = {"over": True}
+GATHER: dict[str, Any] = {"gather": True}  # their parts of the student's weights and of the optimizer's state
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from opd_core.diagnostics.self_check import TOLERANCE, self_check
 from opd_core.models import (
     LanguageModel,
     adapter_weights,
+    count_weights,
     save_model,
     save_student,
 )
@@ -40,9 +41,10 @@ from opd_core.training.evaluation import Evaluation, Sampled, evaluate, evaluate
 from opd_core.training.fingerprint import differences, fingerprint
 from opd_core.training.messages import Emit
 from opd_core.training.prepare import kept, prepare, restore
-from opd_core.training.ranks import Ranks
+from opd_core.training.ranks import GATHER, OVER, Ranks
 from opd_core.training.report import as_markdown, build_report, gap_recovered
 from opd_core.training.schedule import spent
+from opd_core.training.sharded import Gathered, gathered, shard
 from opd_core.training.states import sorted_by_length
 from opd_core.training.step import Step, Trainer, ask, train_step
 from opd_core.training.tally import Tally
@@ -52,7 +54,6 @@ _SCALARS_AGAIN = 100  # of the newest steps are said again on a resume
 # Recorded steps per Parquet part: fresh enough to browse, few enough files.
 _STEPS_PER_PART = 20
 _TOKENS_PER_PART = 100_000  # they wait in memory
-_OVER: dict[str, Any] = {"step": None}  # to the job's other processes
 
 
 class Stopped(Exception):
@@ -111,6 +112,8 @@ class _Run:
         began = time.perf_counter()
         t = prepare(self.spec, self.files, device, ranks=ranks, attempt=self.attempt, emit=self.emit, warn=self._warn)
         ranks.tell({})  # only now do the others load: what the user has to put right is said once
+        if self.spec.resources.sharding == "fsdp2":
+            shard(t, device)
         start = self._resume(t, device)
         t.budget.wall_s_by_phase["setup"] += time.perf_counter() - began
         if start == 0:
@@ -126,8 +129,9 @@ class _Run:
             step += 1
             ranks.tell({"step": step, "budget": t.budget.as_dict()})
             self._one_step(t, step)
-        ranks.tell(_OVER)
-        return self._finish(t, step)
+        end = self._gathered(t)
+        ranks.tell(OVER)
+        return self._finish(t, step, end.student)
 
     # -- before the first step ---------------------------------------------------------------------------------------
 
@@ -152,6 +156,8 @@ class _Run:
             precision=precision(self.spec, device),
             micro_tokens=t.micro_tokens,
             processes=t.ranks.count,
+            sharding=self.spec.resources.sharding,
+            compiled=self.spec.student.compile,
         )
         checkpoint.sweep(self.files)
         progress, damaged = restore(t, self.files, device)
@@ -207,8 +213,7 @@ class _Run:
                 t.writer.fresh(t.order.take(t.spec.rollout.prompts_per_step), step=1, progress=0.0)
             )
             rollouts = written.rollouts
-            head = t.module.head
-            student = HiddenTarget(completion_hidden(t.module.trunk, rollouts), head)
+            student = HiddenTarget(completion_hidden(t.student.trunk, rollouts), t.student.head)
             question = ask(t, written)
             if t.teacher.wants_proposals:
                 question = replace(question, proposed=propose(t.method, student, special_ids(t.student)))
@@ -472,13 +477,19 @@ class _Run:
                 tally=self.tally.sums,
                 scalars=list(self.scalars),
             )
+            whole = self._gathered(t)
             name, manifest = checkpoint.save(
-                self.files, progress, t.student, t.learner, t.critic, kept(t), attempt=self.attempt
+                self.files, progress, whole.student, whole.moments, t.critic, kept(t), attempt=self.attempt
             )
             self._announce(name, manifest)
             for old in checkpoint.names(self.files)[self.spec.checkpoints.keep_last :]:
                 checkpoint.remove(self.files, old)
                 self.emit({"type": "checkpoint_removed", "name": old})
+
+    def _gathered(self, t: Trainer) -> Gathered:
+        if t.module.sharded:
+            t.ranks.tell(GATHER)
+        return gathered(t)
 
     def _announce(self, name: str, manifest: dict[str, Any]) -> None:
         size = sum(file["size"] for file in manifest["files"])
@@ -489,14 +500,14 @@ class _Run:
             self._checkpoint(t, step)
 
     def _stop(self, t: Trainer, step: int) -> None:
-        t.ranks.tell(_OVER)
         if step > 0:
             self._checkpoint(t, step)
+        t.ranks.tell(OVER)
         raise Stopped
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    def _finish(self, t: Trainer, step: int) -> dict[str, Any]:
+    def _finish(self, t: Trainer, step: int, student: LanguageModel) -> dict[str, Any]:
         self.emit(messages.phase("finalizing"))
         self._tell_unspent(t, step)
         if self.latest is None and self.accuracy["before"] is not None:
@@ -512,7 +523,7 @@ class _Run:
         self.emit({"type": "accuracy", **self.accuracy})
         staging = Path(tempfile.mkdtemp(prefix="opd-export-"))
         lora = self.spec.student.lora
-        (save_model if lora is None or lora.merge else save_student)(t.student, staging)
+        (save_model if lora is None or lora.merge else save_student)(student, staging)
         manifest = {"step": step, "attempt": self.attempt, "kind": "export"}
         self._announce("student", self.files.publish(staging, "student", manifest=manifest))
         report = build_report(
@@ -561,7 +572,7 @@ class _Run:
 
 
 def _same_run(stored: dict[str, Any], spec: JobSpec) -> bool:
-    """Whether the stored spec asks for the same run, by however many processes.
+    """Whether the stored spec asks for the same run, by however many processes, sharded or not.
 
     One written before a field existed has the field's default.
     """
@@ -572,7 +583,8 @@ def _same_run(stored: dict[str, Any], spec: JobSpec) -> bool:
 
 
 def _by_one(spec: JobSpec) -> JobSpec:
-    return spec.model_copy(update={"resources": spec.resources.model_copy(update={"processes": 1})})
+    alone = {"processes": 1, "sharding": "none"}
+    return spec.model_copy(update={"resources": spec.resources.model_copy(update=alone)})
 
 
 def _ascii(payload: bytes) -> str:
@@ -605,6 +617,6 @@ def _describe(lm: LanguageModel) -> dict[str, Any]:
         "name": lm.name,
         "revision": lm.revision,
         "architecture": type(lm.model).__name__,
-        "parameters": sum(parameter.numel() for parameter in lm.model.parameters()),
+        "parameters": count_weights(lm.model),
         **({} if lm.adapter is None else {"adapter_parameters": sum(map(torch.numel, adapter_weights(lm).values()))}),
     }

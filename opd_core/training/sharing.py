@@ -8,12 +8,13 @@ With one process everything is passed through as it is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 
+from opd_core.models import is_shard
 from opd_core.objective.shared import Shared, TranslatedTarget
 from opd_core.objective.targets import HiddenTarget, MixtureTarget, Target
 from opd_core.rollout import Rollouts, join
@@ -88,11 +89,38 @@ def whole_verdicts(own: Sequence[bool | None], ranks: Ranks) -> list[bool | None
     return [None if code < 0 else bool(code) for code in ranks.gather(coded).tolist()]
 
 
+@dataclass(frozen=True)
+class Group:
+    """What one forward and backward sees: pieces of this process's rows, and passes that only the others need."""
+
+    pieces: Sequence[Rollouts]
+    idle: int = 0
+    silent: bool = False  # there only for the others' sake: one row, without a completion token
+
+    @property
+    def passes(self) -> int:
+        """Of the trunk."""
+        return len(self.pieces) + self.idle
+
+
+def even(groups: Sequence[Sequence[Rollouts]], ranks: Ranks) -> list[Group]:
+    """As many groups and passes on each process: a layer whose parts they fetch from one another waits for all."""
+    (count,) = map(int, ranks.most(len(groups)))
+    row = groups[0][0].select(slice(0, 1))
+    silent = Group([replace(row, mask=torch.zeros_like(row.mask))], silent=True)  # every weight's gradient is zero
+    filled = [*map(Group, groups), *[silent] * (count - len(groups))]
+    passes = ranks.most(*(group.passes for group in filled))
+    return [replace(group, idle=int(most) - group.passes) for group, most in zip(filled, passes, strict=True)]
+
+
 def add_gradients(module: nn.Module, ranks: Ranks) -> None:
-    """Each parameter's gradient becomes the sum over all processes; what none of them touched keeps none."""
-    if ranks.count == 1:
+    """Each parameter's gradient becomes the sum over all processes; what none of them touched keeps none.
+
+    Those of sharded weights were added up in the backward pass.
+    """
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad and not is_shard(parameter)]
+    if ranks.count == 1 or not parameters:
         return
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     touched = torch.tensor([float(parameter.grad is not None) for parameter in parameters], device=ranks.device)
     ranks.add([touched])
     moved = [parameter for parameter, times in zip(parameters, touched.tolist(), strict=True) if times]
@@ -104,9 +132,10 @@ def add_gradients(module: nn.Module, ranks: Ranks) -> None:
 
 def check_same(module: nn.Module, ranks: Ranks, step: int) -> None:
     """All processes hold the same weights, or training ends here: RuntimeError."""
-    if ranks.count == 1:
+    held = [p.detach() for p in module.parameters() if p.requires_grad and not is_shard(p)]
+    if ranks.count == 1 or not held:
         return
-    norms = torch.stack(torch._foreach_norm([p.detach() for p in module.parameters() if p.requires_grad]))
+    norms = torch.stack(torch._foreach_norm(held))
     of_all = ranks.gather(norms[None])
     if not torch.equal(of_all, of_all[:1].expand_as(of_all)):
         raise RuntimeError(f"after step {step} the processes of this job hold different weights")

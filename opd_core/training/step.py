@@ -25,7 +25,7 @@ from torch import Tensor
 from opd_core.diagnostics.profile import profile
 from opd_core.diagnostics.records import Recorder, Text, choose_sequences
 from opd_core.diagnostics.vitals import of_batch as vitals_of_batch
-from opd_core.models import LanguageModel
+from opd_core.models import LanguageModel, copy_weights
 from opd_core.objective.candidates import wanted_k
 from opd_core.objective.plan import PlanState
 from opd_core.rollout import Rollouts
@@ -64,8 +64,10 @@ _GATES = 0x6A7E  # sets the random gates' numbers apart from other uses of (seed
 class Trainer:
     """Everything a step needs. Mutable: the learners, the prompt cursor, the budget and the running statistics.
 
-    ``reference`` is the student as it was at the start of the run, where the method needs it. Each of ``ranks`` has a
-    trainer of its own, and all take their steps together.
+    ``master`` holds the weights that are trained. It is the student itself, unless these are sharded: then the student
+    is a whole copy that follows them, to write and to look at (sharded.py). ``reference`` is the student as it was at
+    the start of the run, where the method needs it. Each of ``ranks`` has a trainer of its own, and all take their
+    steps together.
     """
 
     spec: JobSpec
@@ -73,6 +75,7 @@ class Trainer:
     student: LanguageModel
     teacher: Teacher
     task: Task
+    master: LanguageModel
     module: StudentStep
     learner: Learner
     critic: Learner | None
@@ -118,6 +121,7 @@ def train_step(t: Trainer, step: int) -> Step:
                 t.teacher,
                 t.method,
                 t.module,
+                t.student.head,
                 rollouts,
                 micro_tokens=t.micro_tokens,
                 state=t.state,
@@ -134,6 +138,7 @@ def train_step(t: Trainer, step: int) -> Step:
             update = Update(
                 method=t.method,
                 module=t.module,
+                head=t.student.head,
                 rollouts=rollouts,
                 scores=scored.scores,
                 micro_tokens=t.micro_tokens,
@@ -157,7 +162,7 @@ def train_step(t: Trainer, step: int) -> Step:
             vitals = _vitals(t, update, texts) if t.ranks.leads else {}
         with t.budget.phase("update"):
             norms = _apply(t, step, rate)
-            t.teacher.follow(t.student)
+            follow_master(t)
             if t.replay is not None:  # only now: a step that a vanished teacher broke off leaves nothing behind
                 t.replay.keep(written.fresh(), step=step)
             t.state = t.state.advanced(update.plan.observed)
@@ -165,7 +170,7 @@ def train_step(t: Trainer, step: int) -> Step:
             records = []
             if recorder is not None:
                 if recorder.probe is not None:
-                    recorder.probe.measure(t.module.trunk)
+                    recorder.probe.measure(t.student.trunk)
                 records = recorder.rows(step=step, attempt=t.attempt, texts=texts)
                 vitals |= recorder.vitals()
 
@@ -254,6 +259,13 @@ def _apply(t: Trainer, step: int, rate: float) -> dict[str, float]:
         learner.step(its_rate)
     check_same(t.module, t.ranks, step)
     return norms
+
+
+def follow_master(t: Trainer) -> None:
+    """After an update: whatever moves with the weights that were trained."""
+    if t.master is not t.student:
+        copy_weights(t.master, t.student)
+    t.teacher.follow(t.master)
 
 
 def _texts(t: Trainer, written: Written, ranks: Ranks) -> list[Text]:

@@ -14,7 +14,7 @@ from opd_core.models import Head, ValueHead, recomputed
 from opd_core.objective.critic import critic_loss
 from opd_core.objective.loss import head_loss
 from opd_core.objective.plan import UpdatePlan
-from opd_core.rollout import Rollouts, visit_all
+from opd_core.rollout import Rollouts, visit, visit_all
 
 
 class ValueScale(NamedTuple):
@@ -62,20 +62,23 @@ class StudentStep(nn.Module):
         self.critic = critic
         self.detach_trunk = detach_trunk
         self.recompute = recompute
+        self.sharded = False  # then each pass of the trunk is one of all processes together (sharded.py)
 
     def forward(
         self,
         pieces: Sequence[Rollouts],
         plan: UpdatePlan | Callable[[Reading], UpdatePlan],
         scale: ValueScale,
+        idle: int = 0,
     ) -> StepLoss:
         """The pieces' share of the step's loss; N runs over the pieces in order.
 
         ``plan`` may be a function of what was read: when one call sees the whole batch, the plan is made from the same
-        trunk forward that takes the gradient.
+        trunk forward that takes the gradient. ``idle`` passes of the trunk count for nothing: others need them.
         """
         with recomputed(self.trunk) if self.recompute else nullcontext():
             visited = visit_all(self.trunk, pieces)
+            nothing = [0.0 * part.sum() for part in self._idle(pieces, idle)]
         values = self._values(visited.rows, scale)
         if callable(plan):
             plan = plan(
@@ -90,14 +93,18 @@ class StudentStep(nn.Module):
         learned = torch.zeros_like(loss)
         if values is not None and plan.critic is not None:
             learned = critic_loss(plan.critic, values, plan.normalizer)
-        return StepLoss(loss + learned, loss.detach(), learned.detach(), tokens)
+        return StepLoss(sum(nothing, loss + learned), loss.detach(), learned.detach(), tokens)
 
     @torch.no_grad()
-    def read(self, pieces: Sequence[Rollouts], scale: ValueScale) -> Reading:
+    def read(self, pieces: Sequence[Rollouts], scale: ValueScale, idle: int = 0) -> Reading:
         """The batch without gradients, where it does not fit one forward."""
         visited = visit_all(self.trunk, pieces)
+        self._idle(pieces, idle)
         values = self._values(visited.rows, scale)
         return Reading(visited.rows, visited.ends, values, self._end_values(visited.ends, scale))
+
+    def _idle(self, pieces: Sequence[Rollouts], times: int) -> list[Tensor]:
+        return [visit(self.trunk, pieces[0].select(slice(0, 1))).ends for _ in range(times)]
 
     def _values(self, hidden: Tensor, scale: ValueScale) -> Tensor | None:
         if self.critic is None:

@@ -213,6 +213,7 @@ def _record(
         loaded.teacher,
         method,
         module,
+        student.head,
         rollouts,
         micro_tokens=_MICRO_TOKENS,
         state=state,
@@ -223,6 +224,7 @@ def _record(
     update = Update(
         method=method,
         module=module,
+        head=student.head,
         rollouts=rollouts,
         scores=loaded.teacher.score(asked, micro_tokens=_MICRO_TOKENS).scores,
         micro_tokens=_MICRO_TOKENS,

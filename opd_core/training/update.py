@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from opd_core.models import Head
 from opd_core.objective.aim import aim
 from opd_core.objective.candidates import wanted_k
 from opd_core.objective.feedback import Feedback, FeedbackContext, unpack
@@ -25,7 +26,7 @@ from opd_core.rollout import Rollouts, micro_batches
 from opd_core.spec import MethodSpec
 from opd_core.teachers import Scores
 from opd_core.training.ranks import ALONE, Ranks
-from opd_core.training.sharing import add_gradients, share
+from opd_core.training.sharing import Group, add_gradients, even, share
 from opd_core.training.student_step import Reading, StudentStep, ValueScale
 
 
@@ -52,6 +53,7 @@ class Update:
         *,
         method: MethodSpec,
         module: StudentStep,
+        head: Head,
         rollouts: Rollouts,
         scores: Scores,
         micro_tokens: int,
@@ -61,19 +63,20 @@ class Update:
         reading: Reading | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
-        """``context`` holds what is known of the rollouts (context.py); ``reference`` is the student at the start.
+        """``head`` is the student's, whole also where the module's is not (sharded.py); ``context`` holds what is known
+        of the rollouts (context.py); ``reference`` is the student at the start.
 
         ``reading``: ``read_rollouts`` of the same student, where it had to read before the teacher was asked.
         Everything is of the whole batch, on every one of ``ranks``.
         """
         self.rollouts = rollouts
-        self._method, self._module, self._scores, self._state = method, module, scores, state
+        self._method, self._module, self._head, self._scores, self._state = method, module, head, scores, state
         self._context, self._reference = context, reference
         self._reading = reading
         self._scale = _value_scale(state)
         self._ranks = ranks
         self._own = share(rollouts, ranks)
-        self._groups = micro_batches(rollouts.select(self._own), micro_tokens)
+        self._groups = _groups(module, rollouts.select(self._own), micro_tokens, ranks)
 
     @property
     def extra_forward(self) -> bool:
@@ -88,15 +91,16 @@ class Update:
 
     def _take_own_gradients(self) -> Losses:
         if not self.extra_forward:
-            loss = self._module(self._groups[0], self._make_plan, self._scale)
+            (group,) = self._groups
+            loss = self._module(group.pieces, self._make_plan, self._scale, group.idle)
             loss.total.backward()
             return Losses(float(loss.student), float(loss.critic))
         plan = self._make_plan(self._read())
         student = critic = 0.0
         start = 0
         for group in self._groups:
-            stop = start + sum(int(piece.mask.sum()) for piece in group)
-            loss = self._module(group, plan[slice(start, stop)], self._scale)
+            stop = start + sum(int(piece.mask.sum()) for piece in group.pieces)
+            loss = self._module(group.pieces, plan[slice(start, stop)], self._scale, group.idle)
             loss.total.backward()
             student, critic, start = student + float(loss.student), critic + float(loss.critic), stop
         return Losses(student, critic)
@@ -112,7 +116,7 @@ class Update:
     def _make_plan(self, reading: Reading) -> UpdatePlan:
         """The plan of this process's tokens, out of the whole one."""
         rollouts, reading = self.rollouts, self._of_all(reading)
-        self.student = HiddenTarget(reading.hidden, self._module.head)
+        self.student = HiddenTarget(reading.hidden, self._head)
         feedback = Feedback.from_rows(
             self.student,
             self._scores.rows,
@@ -150,7 +154,7 @@ class Update:
         # Feedback at these states like at any other, but for a token that was never written: K needs none.
         nothing = self.rollouts.tokens.new_zeros((int(cut.sum()), 1))
         after = Feedback.from_rows(
-            HiddenTarget(ends[cut], self._module.head),
+            HiddenTarget(ends[cut], self._head),
             self._scores.ends[cut],
             nothing,
             torch.ones_like(nothing, dtype=torch.bool),
@@ -167,11 +171,17 @@ class Update:
 
 def read_rollouts(module: StudentStep, rollouts: Rollouts, *, micro_tokens: int, state: PlanState) -> Reading:
     """What the student makes of a whole batch without gradients, as an Update with these arguments would read it."""
-    return _read(module, micro_batches(rollouts, micro_tokens), _value_scale(state))
+    return _read(module, _groups(module, rollouts, micro_tokens, ALONE), _value_scale(state))
 
 
-def _read(module: StudentStep, groups: list[list[Rollouts]], scale: ValueScale) -> Reading:
-    return module.read([piece for group in groups for piece in group], scale)
+def _groups(module: StudentStep, rollouts: Rollouts, micro_tokens: int, ranks: Ranks) -> list[Group]:
+    groups = micro_batches(rollouts, micro_tokens)
+    return even(groups, ranks) if module.sharded else [Group(pieces) for pieces in groups]
+
+
+def _read(module: StudentStep, groups: list[Group], scale: ValueScale) -> Reading:
+    pieces = [piece for group in groups if not group.silent for piece in group.pieces]
+    return module.read(pieces, scale, sum(group.passes for group in groups) - len(pieces))
 
 
 def _value_scale(state: PlanState) -> ValueScale:

@@ -108,3 +108,10 @@ def test_a_model_that_cannot_be_split_is_refused(make, load, monkeypatch) -> Non
     monkeypatch.setattr(loading, "base_model", lambda model: None)
     with pytest.raises(UserError, match="trunk and head cannot be split"):
         load(make("llama"))
+
+
+def test_coarse_weights_are_held_to_what_they_can_keep(tiny_world, monkeypatch):
+    """A teacher that writes is kept in bfloat16 on a GPU."""
+    monkeypatch.setenv("OPD_MODEL_ROOTS", str(tiny_world.root))
+    lm = load_model(ModelSpec(model=str(tiny_world.teacher)), trainable=False, role="teacher", dtype=torch.bfloat16)
+    assert check_decoding(lm) > 1e-3

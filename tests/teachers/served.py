@@ -33,11 +33,19 @@ def gradients(world, teacher, method: MethodSpec, micro_tokens: int = 10_000):
     module.zero_grad(set_to_none=True)
     special, state = special_ids(student), PlanState()
     ahead = read_ahead(
-        teacher, method, module, asked.rollouts, micro_tokens=micro_tokens, state=state, special_ids=special
+        teacher,
+        method,
+        module,
+        student.head,
+        asked.rollouts,
+        micro_tokens=micro_tokens,
+        state=state,
+        special_ids=special,
     )
     update = Update(
         method=method,
         module=module,
+        head=student.head,
         rollouts=asked.rollouts,
         scores=teacher.score(replace(asked, proposed=ahead.proposed), micro_tokens=micro_tokens).scores,
         micro_tokens=micro_tokens,

@@ -145,6 +145,9 @@ def test_a_moving_average_moves_by_its_decay_and_is_restored(world, tiny_world):
     with torch.no_grad():
         for parameter in student.model.parameters():
             parameter.add_(1.0)
+    teacher.follow(student)  # nothing of it is trained
+    assert all(torch.equal(value, before[name]) for name, value in copy.model.state_dict().items())
+    student.model.requires_grad_(True)
     teacher.follow(student)
     for name, value in copy.model.state_dict().items():
         if value.is_floating_point():

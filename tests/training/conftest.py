@@ -85,6 +85,7 @@ class World:
         update = Update(
             method=method,
             module=module,
+            head=self.student.head,
             rollouts=batch.rollouts,
             scores=moved,
             micro_tokens=micro_tokens,

@@ -16,11 +16,13 @@ import torch
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
+from opd_core.models import whole
 from opd_core.recipes import load, resolve
 from opd_core.spec import UserError
 from opd_core.teachers import score_with_ends
 from opd_core.training.ranks import ALONE, Ranks, joined
 from opd_core.training.run import Stopped, train
+from opd_core.training.sharded import sharded_step
 from opd_core.training.sharing import cuts, share, whole_scores
 from tests.training.conftest import World
 
@@ -28,6 +30,7 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or torch.cuda.is_available(), reason="forks, which a GPU's threads would not survive"
 )
 
+CPU = torch.device("cpu")
 # A critic, a reference, chance drawn token by token, statistics over the batch, groups with rewards.
 METHODS = ["forward-kl", "gae-cr-opd", "kdrl", "random-half", "tip"]
 
@@ -52,30 +55,36 @@ def batches(world):
     return {"all speak": world.batch, "one is silent": replace(silent, rollouts=rollouts)}
 
 
-def gradients(world, ranks):
+def gradients(world, ranks, methods, *, sharded=False):
     """Of every method and batch, by name; the loss among them."""
     shared, found = SharedWorld(**vars(world), ranks=ranks), {}
     for label, batch in batches(world).items():
-        for name in METHODS:
+        for name in methods:
             for micro_tokens in (10_000, 30):
-                update, module = shared.update(load(name).method, batch, micro_tokens=micro_tokens, ranks=ranks)
+                method, module = load(name).method, None
+                if sharded:
+                    _, module = sharded_step(world.student, world.module(method), ranks, CPU)
+                update, module = shared.update(method, batch, micro_tokens=micro_tokens, ranks=ranks, module=module)
                 losses = update.take_gradients()
                 case = f"{label}, {name}, {micro_tokens}"
                 found[f"{case}: loss"] = torch.tensor([losses.student, losses.critic])
-                found |= {f"{case}: {n}": p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
+                touched = ((n, p.grad) for n, p in module.named_parameters() if p.grad is not None)
+                found |= {f"{case}: {n}": whole(gradient).clone() for n, gradient in touched}
     return found
 
 
-def take_part(number, world, folder):
+def take_part(number, world, folder, methods, sharded):
     torch.set_num_threads(1)
-    with joined(number, 2, folder, torch.device("cpu")) as ranks:
-        save_file(gradients(world, ranks), folder / f"{number}.safetensors")
+    with joined(number, 2, folder, CPU) as ranks:
+        save_file(gradients(world, ranks, methods, sharded=sharded), folder / f"{number}.safetensors")
 
 
-def test_two_processes_take_the_gradients_of_one(world, tmp_path):
+@pytest.mark.parametrize(("methods", "sharded"), [(METHODS, False), (METHODS[:2], True)])
+def test_two_processes_take_the_gradients_of_one(methods, sharded, world, tmp_path):
     assert [int(b.rollouts.mask[share(b.rollouts, Ranks(1, 2))].sum()) > 0 for b in batches(world).values()] == [1, 0]
-    mp.start_processes(take_part, (world, tmp_path), nprocs=2, start_method="fork")
-    alone, parts = gradients(world, ALONE), [load_file(tmp_path / f"{number}.safetensors") for number in (0, 1)]
+    mp.start_processes(take_part, (world, tmp_path, methods, sharded), nprocs=2, start_method="fork")
+    alone = gradients(world, ALONE, methods)
+    parts = [load_file(tmp_path / f"{number}.safetensors") for number in (0, 1)]
     assert alone.keys() == parts[0].keys()
     for name, gradient in alone.items():
         assert torch.equal(parts[0][name], parts[1][name]), name

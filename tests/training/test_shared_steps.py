@@ -69,9 +69,7 @@ def gradients(specs, out, ranks):
     """Of the first step of every spec, by name."""
     found = {}
     for name, spec in specs.items():
-        t = prepare(
-            spec, RunFiles(out / name), CPU, ranks=ranks, attempt=1, emit=lambda _: None, warn=lambda *_: None
-        )
+        t = prepare(spec, RunFiles(out / name), CPU, ranks=ranks, attempt=1, emit=lambda _: None, warn=lambda *_: None)
         generator = torch.Generator().manual_seed(5)
         with torch.no_grad():  # an adapter that is still nothing would leave half of the gradient at zero
             for parameter in t.learner.module.parameters():
