@@ -41,6 +41,9 @@ EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75
 NO_TRAINER = "waiting for a worker that can start a trainer"
 
+# A server that the job needs is gone: the job rests until somebody has seen to it.
+_UNREACHABLE = frozenset({"teacher_unreachable", "rollout_unreachable"})
+
 _TICK_S = 0.2
 _LOG_LINES_IN_EVENT = 20
 
@@ -102,8 +105,8 @@ def judge(
         return Ending("queued", f"waits for disk space ({how})", later=WAITING)
     if stop is Stop.DRAIN:
         return Ending("queued", f"drained ({how})")
-    if error is not None and error["code"] == "teacher_unreachable":
-        return Ending("paused", f"teacher_unreachable ({how})", error)
+    if error is not None and error["code"] in _UNREACHABLE:
+        return Ending("paused", f"{error['code']} ({how})", error)
     if error is not None:
         # To be tried again, named if it is the last time. A full disk is not empty the next moment.
         later = "waiting after a full disk" if error["code"] == "disk_full" else None

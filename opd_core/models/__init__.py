@@ -6,7 +6,7 @@ from opd_core.models.critic import ValueHead
 from opd_core.models.head import Head
 from opd_core.models.language_model import LanguageModel, count_weights
 from opd_core.models.load import load_model, load_student
-from opd_core.models.lora import adapter_weights, add_lora, without_adapter
+from opd_core.models.lora import adapter_weights, add_lora, without_adapter, write_adapter
 from opd_core.models.positions import position_ids
 from opd_core.models.precision import cast_parameters, copy_with, frozen_copy
 from opd_core.models.recompute import can_recompute, recomputed
@@ -51,4 +51,5 @@ __all__ = [
     "vocabulary_warnings",
     "whole",
     "without_adapter",
+    "write_adapter",
 ]

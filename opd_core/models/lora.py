@@ -99,6 +99,12 @@ def adapter_weights(lm: LanguageModel) -> dict[str, Tensor]:
 
 def save_adapter(lm: LanguageModel, directory: Path) -> None:
     """Write what ``peft.PeftModel.from_pretrained(base, directory)`` reads, and the tokenizer."""
+    write_adapter(lm, directory)
+    lm.tokenizer.save_pretrained(directory)
+
+
+def write_adapter(lm: LanguageModel, directory: Path) -> None:
+    """The adapter alone, in PEFT's format."""
     from peft import get_peft_model_state_dict
 
     assert lm.adapter is not None
@@ -106,7 +112,6 @@ def save_adapter(lm: LanguageModel, directory: Path) -> None:
     state = get_peft_model_state_dict(lm.model)  # type: ignore[no-untyped-call]
     save_file({_PREFIX + name: value.contiguous() for name, value in state.items()}, directory / _WEIGHTS)
     lm.adapter.save_pretrained(str(directory))
-    lm.tokenizer.save_pretrained(directory)
 
 
 @torch.no_grad()

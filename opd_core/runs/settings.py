@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     artifacts_url: str = Field("", repr=False, description="fsspec URL. Default file://{home}/artifacts.")
     api_url: str = "http://127.0.0.1:8321"
     api_token: SecretStr | None = None
-    endpoints: Annotated[Path | None, Field(description="Teacher servers, see runs/endpoints.py.")] = None
+    endpoints: Annotated[Path | None, Field(description="Servers that teach or write, see runs/endpoints.py.")] = None
     model_roots: Roots = ()
     data_roots: Roots = ()
     lease_s: float = Field(30.0, gt=0, description="A job whose worker is silent for so long is taken back.")
@@ -95,7 +95,7 @@ class Settings(BaseSettings):
 
     @property
     def endpoints_file(self) -> Path:
-        """Where the operator registers teacher servers."""
+        """Where the operator registers servers that teach or write."""
         return self.endpoints or self.home / "endpoints.yaml"
 
     @property

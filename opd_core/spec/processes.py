@@ -27,9 +27,14 @@ def check_processes(spec: JobSpec) -> None:
             "(rollout.prompts_per_step), and each process writes for prompts of its own: at most as many are allowed",
             param="resources.processes",
         )
-    if spec.teacher is not None and spec.teacher.endpoint is not None:
-        raise UserError(
-            f"resources.processes: {processes} is not possible with a teacher server (teacher.endpoint), which is "
-            "asked by one process: 1 is allowed there",
-            param="resources.processes",
-        )
+    servers = {
+        "teacher": None if spec.teacher is None else spec.teacher.endpoint,
+        "rollout": spec.rollout.endpoint,
+    }
+    for role, server in servers.items():
+        if server is not None:
+            raise UserError(
+                f"resources.processes: {processes} is not possible with a {role} server ({role}.endpoint), which is "
+                "asked by one process: 1 is allowed there",
+                param="resources.processes",
+            )

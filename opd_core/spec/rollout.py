@@ -56,6 +56,12 @@ class RolloutSpec(Spec):
         "one recorded step per token, several times faster. auto: fixed on a GPU where the model's family can, else "
         "growing.",
     )
+    endpoint: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9][a-z0-9-]{0,63}$",
+        description="A vLLM server that the operator of the service has registered, by its name there: it writes the "
+        "student's rows with the weights that it is handed before each step. null = the trainer writes them itself.",
+    )
     written_by: Writers = Writers()
     teacher_mix: float = Field(
         0.0,

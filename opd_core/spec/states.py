@@ -18,6 +18,7 @@ def check_states(spec: JobSpec, method: MethodSpec) -> None:
     """Raise UserError where the states or the teacher's context ask for what the job does not give."""
     _check_writers(spec, method)
     _check_endpoint(spec, method)
+    _check_rollout_server(spec)
     _check_tokenizer(spec)
     _check_data(spec)
     _check_contexts(spec)
@@ -66,6 +67,21 @@ def _check_endpoint(spec: JobSpec, method: MethodSpec) -> None:
     if spec.rollout.teacher_writes:
         raise UserError(
             "rollout: asks the teacher to write, and a teacher server (teacher.endpoint) only scores", param="rollout"
+        )
+
+
+def _check_rollout_server(spec: JobSpec) -> None:
+    """A server samples from the student alone, with a cache of its own."""
+    rollout = spec.rollout
+    if rollout.endpoint is None:
+        return
+    if rollout.written_by.student == 0:
+        raise UserError("rollout.endpoint: writes the student's rows, and it writes none", param="rollout.endpoint")
+    if rollout.teacher_mix > 0:
+        raise UserError(
+            f"rollout.teacher_mix: {rollout.teacher_mix:g} is not possible with rollout.endpoint: a server samples "
+            "from the student alone; use 0, or leave rollout.endpoint out",
+            param="rollout.teacher_mix",
         )
 
 
@@ -126,6 +142,11 @@ def state_warnings(spec: JobSpec, method: MethodSpec) -> Iterator[str]:
         yield (
             f"{1 - rollout.written_by.student:.0%} of the rows are not the student's own: at those states nothing says "
             "what the student does when it is alone"
+        )
+    if rollout.endpoint is not None:
+        yield (
+            f"the student's rows are written by the server {rollout.endpoint!r} (rollout.endpoint), which draws its "
+            "own chances: a run that is resumed or repeated is not bit for bit the same"
         )
     if spec.teacher is not None and spec.teacher.endpoint is not None:
         given = teacher_must_give(method)

@@ -3,7 +3,6 @@
 from opd_core.teachers.load import assemble, load_voices, make_teacher
 from opd_core.teachers.local import Scores, score_with_ends
 from opd_core.teachers.remote import RemoteTeacher
-from opd_core.teachers.server import TeacherUnreachable
 from opd_core.teachers.teacher import Scored, Teacher
 from opd_core.teachers.voice import Asked, Voice
 
@@ -13,7 +12,6 @@ __all__ = [
     "Scored",
     "Scores",
     "Teacher",
-    "TeacherUnreachable",
     "Voice",
     "assemble",
     "load_voices",

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from opd_core.teachers.server import Server
+from opd_core.servers import Server
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class Dialect(Protocol):
         ...
 
     def read(self, ids: Sequence[int], top_k: int) -> Read:
-        """Score one sequence. Raises TeacherUnreachable, or Unsuitable for what the server refuses."""
+        """Score one sequence. Raises ServerUnreachable, or Unsuitable for what the server refuses."""
         ...
 
     def score(self, ids: Sequence[int], start: int, candidates: Sequence[Sequence[int]]) -> Given:
         """log p(v | ids[: start + i]) of every v in ``candidates[i]``, in as many requests as that takes.
 
-        ``start`` is at least 1, and no row lists an id twice. Raises TeacherUnreachable, or Unsuitable where the server
+        ``start`` is at least 1, and no row lists an id twice. Raises ServerUnreachable, or Unsuitable where the server
         does not score given candidates or says less than it was asked.
         """
         ...

@@ -18,12 +18,12 @@ from opd_core.models import (
 )
 from opd_core.runs.endpoints import endpoint
 from opd_core.runs.settings import Settings
+from opd_core.servers import Server
 from opd_core.spec import JobSpec
 from opd_core.spec.combinations import students_favourites
 from opd_core.spec.teacher import MixturePart, SelfTeacher
 from opd_core.tasks import Task, check_context
 from opd_core.teachers.remote import RemoteTeacher
-from opd_core.teachers.server import Server
 from opd_core.teachers.teacher import Teacher
 from opd_core.teachers.translator import Translator
 from opd_core.teachers.voice import Voice

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from opd_core.servers import Server, Unsuitable
 from opd_core.teachers.dialect import Dialect, Read
-from opd_core.teachers.server import Server, Unsuitable
 from opd_core.teachers.sglang import SGLang
 from opd_core.teachers.vllm import VLLM
 
@@ -15,7 +15,7 @@ _COMPARED = 8  # candidates of each token
 
 
 def recognise(server: Server, ids: Sequence[int]) -> Dialect:
-    """Asks about ``ids``. Raises TeacherUnreachable, or Unsuitable for a server that speaks none."""
+    """Asks about ``ids``. Raises ServerUnreachable, or Unsuitable for a server that speaks none."""
     vllm, sglang = VLLM(server), SGLang(server)
     if vllm.answers(ids):
         return vllm

@@ -15,6 +15,7 @@ from itertools import compress
 import torch
 
 from opd_core.objective.targets import SparseTarget
+from opd_core.servers import Server
 from opd_core.spec import MethodSpec, UserError
 from opd_core.spec.combinations import students_favourites, teachers_favourites
 from opd_core.tasks import Problem, Task
@@ -22,7 +23,6 @@ from opd_core.teachers.abilities import Abilities
 from opd_core.teachers.dialect import Dialect, write
 from opd_core.teachers.local import Scores
 from opd_core.teachers.recognise import SLIGHT, recognise, why_no_candidates
-from opd_core.teachers.server import Server
 from opd_core.teachers.teacher import Scored, Teacher
 from opd_core.teachers.voice import Asked, read_by
 
@@ -68,7 +68,7 @@ class RemoteTeacher(Teacher):
     def check(self, method: MethodSpec) -> Abilities:
         """Does it answer, in our ids, as much as the method needs? What it can do, to be told.
 
-        Raises UserError or TeacherUnreachable.
+        Raises UserError or ServerUnreachable.
         """
         favourites, proposals = teachers_favourites(method), students_favourites(method)
         if favourites > self.server.endpoint.top_k:
@@ -113,7 +113,7 @@ class RemoteTeacher(Teacher):
 
     def score(self, asked: Asked, *, micro_tokens: int) -> Scored:
         """Every rollout is one request, and as many more as its proposals take; as many rollouts at a time as the
-        operator allows. Raises TeacherUnreachable, or UserError where the server says less than it was asked.
+        operator allows. Raises ServerUnreachable, or UserError where the server says less than it was asked.
         """
         del micro_tokens  # the server cuts its batches itself
         if self.wants_proposals and asked.proposed is None:

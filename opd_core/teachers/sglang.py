@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from opd_core.servers import Server
 from opd_core.teachers.dialect import Given, Read
-from opd_core.teachers.server import Server
 
 _GENERATE = "/generate"
 _LARGEST_UNION = 512  # ids that one request asks for at each of its tokens

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
+from opd_core.servers import Server
 from opd_core.teachers.dialect import Given, Read
-from opd_core.teachers.server import Server
 
 _GENERATE = "/inference/v1/generate"
 _PADDING = -1

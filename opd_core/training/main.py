@@ -45,8 +45,8 @@ def main() -> int:
 
         from opd_core.runs.artifacts import RunFiles
         from opd_core.runs.deadline import Deadline
+        from opd_core.servers import ServerUnreachable
         from opd_core.spec import JobSpec, UserError
-        from opd_core.teachers import TeacherUnreachable
         from opd_core.training import messages
         from opd_core.training.exhausted import resource_error
         from opd_core.training.run import Stopped, train
@@ -69,8 +69,9 @@ def main() -> int:
         return EXIT_USER_ERROR
     except Stopped:
         return EXIT_STOPPED
-    except TeacherUnreachable as error:
-        emit(messages.error("teacher_unreachable", str(error), param="teacher", category="resource", retryable=True))
+    except ServerUnreachable as error:
+        code = f"{error.role}_unreachable"
+        emit(messages.error(code, str(error), param=error.role, category="resource", retryable=True))
         return EXIT_STOPPED
     except (MemoryError, OSError, RuntimeError, SafetensorError) as error:
         if exhausted := resource_error(error, spec):

@@ -27,7 +27,7 @@ from opd_core.teachers import RemoteTeacher, assemble, load_voices
 from opd_core.training import checkpoint, messages
 from opd_core.training.budget import Budget
 from opd_core.training.device import autocast, frozen_dtype
-from opd_core.training.engine import choose_engine
+from opd_core.training.engine import choose_engine, served_student
 from opd_core.training.learner import Learner, student_learner
 from opd_core.training.messages import Emit
 from opd_core.training.prompts import PromptOrder
@@ -87,6 +87,9 @@ def prepare(
     if isinstance(teacher, RemoteTeacher):
         can = teacher.check(spec.method_spec())
         emit(messages.event("teacher_server", can.sentence, **can.as_data()))
+    served = served_student(spec.rollout, student, run=files.url)
+    if served is not None:
+        emit(messages.event("rollout_server", served.sentence, handover=served.handover.how))
     method = spec.method_spec()
     warn(*task.warnings, *spec.warnings())
     if not files.exists("vocabulary.json"):
@@ -131,6 +134,7 @@ def prepare(
             teacher,
             task,
             choose_engine(spec.rollout, student, device=device, dtype=computed),
+            served,
         ),
         replay=None if spec.rollout.replay is None else Replay(spec.rollout.replay, task.train, student.pad_id),
         attempt=attempt,

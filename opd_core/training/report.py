@@ -82,6 +82,7 @@ def _checklist(
             "teacher_mix": rollout.teacher_mix,
             "prefix": None if rollout.prefix is None else rollout.prefix.model_dump(),
             "replay": None if rollout.replay is None else rollout.replay.model_dump(),
+            "server": rollout.endpoint,
             "realised": tally.means("rows_"),
         },
         "tokenizer": _tokenizer(spec, tally),

@@ -32,6 +32,7 @@ from opd_core.recipes import Recipe, load, resolve
 from opd_core.rollout import completion_hidden
 from opd_core.runs import profiles, records
 from opd_core.runs.artifacts import RunFiles
+from opd_core.servers import ServerUnreachable
 from opd_core.spec import JobSpec, UserError
 from opd_core.teachers import RemoteTeacher, Teacher, Voice
 from opd_core.training import checkpoint, messages, outcomes
@@ -128,9 +129,16 @@ class _Run:
                 self._stop(t, step)
             step += 1
             ranks.tell({"step": step, "budget": t.budget.as_dict()})
-            self._one_step(t, step)
+            cursor = t.order.cursor
+            try:
+                self._one_step(t, step)
+            except ServerUnreachable:
+                t.order.cursor = cursor  # the step has not been
+                self._save_if_new(t, step - 1)
+                raise
         end = self._gathered(t)
         ranks.tell(OVER)
+        t.writer.end()
         return self._finish(t, step, end.student)
 
     # -- before the first step ---------------------------------------------------------------------------------------
@@ -503,6 +511,7 @@ class _Run:
         if step > 0:
             self._checkpoint(t, step)
         t.ranks.tell(OVER)
+        t.writer.end()
         raise Stopped
 
     # -- the end -----------------------------------------------------------------------------------------------------

@@ -13,7 +13,18 @@ import torch
 from torch import Tensor
 
 from opd_core.models import LanguageModel
-from opd_core.rollout import Companion, FixedEngine, Rollouts, by_length, imitated, join, uniform_noise, write
+from opd_core.rollout import (
+    Companion,
+    FixedEngine,
+    Rollouts,
+    ServedStudent,
+    by_length,
+    imitated,
+    join,
+    request_seeds,
+    uniform_noise,
+    write,
+)
 from opd_core.spec import RolloutSpec
 from opd_core.tasks import Problem, Task
 from opd_core.tasks.environment import Transcript
@@ -62,7 +73,10 @@ class Written:
 
 @dataclass(frozen=True)
 class Writer:
-    """Writes fresh rows for problems; ``engine`` is the student's, where its cache has a fixed size."""
+    """Writes fresh rows for problems.
+
+    ``engine`` is the student's, where its cache has a fixed size; ``served`` a server that writes its rows instead.
+    """
 
     spec: RolloutSpec
     seed: int
@@ -70,6 +84,7 @@ class Writer:
     teacher: Teacher
     task: Task
     engine: FixedEngine | None = None
+    served: ServedStudent | None = None
 
     def fresh(self, problems: Sequence[Problem], *, step: int, progress: float) -> Written:
         """``samples_per_prompt`` rows for each problem; ``progress`` is the share of the run that is done."""
@@ -90,6 +105,11 @@ class Writer:
         device, given = rollouts.tokens.device, [beginning.ids for beginning in begun]
         group = torch.arange(len(repeated), device=device) // samples
         return Written(repeated, rollouts, group, origin.to(device), torch.zeros_like(group), given, teacher_begun)
+
+    def end(self) -> None:
+        """The run is over, or rests."""
+        if self.served is not None:
+            self.served.end()
 
     def _origins(self, step: int, keys: list[tuple[int, int]]) -> Tensor:
         """[B] drawn by the shares of ``written_by``."""
@@ -139,6 +159,15 @@ class Writer:
             prompts = [[*self.task.encode(problems[i]), *begun[i].ids] for i in own]
             return self._write(self.student, own, prompts, keys, step, companion, [begun[i].stretch for i in own])
 
+        if self.served is not None:
+            return self.served.write(
+                [[*self.task.encode(problems[i]), *begun[i].ids] for i in rows],
+                step=step,
+                seeds=request_seeds(self.seed, step, [keys[i] for i in rows]),
+                max_new_tokens=self.spec.max_new_tokens,
+                temperature=self.spec.temperature,
+                top_p=self.spec.top_p,
+            )
         mix = self.spec.teacher_mix
         if mix == 0.0:
             return written(rows)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -18,48 +15,21 @@ from safetensors.torch import load_file
 from opd_core.models import load_model
 from opd_core.spec import ModelSpec
 from tests.integration.conftest import Running
+from tests.loopback import Loopback
 from tests.teachers.fake_server import FakeServer
 
 pytestmark = pytest.mark.service
 
 
-class TeacherServer:
-    """The tiny teacher on a loopback port; ``down`` makes it hang up on everybody."""
+class TeacherServer(Loopback):
+    """The tiny teacher on a loopback port."""
 
     def __init__(self, model: Path, root: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("OPD_MODEL_ROOTS", str(root))
             lm = load_model(ModelSpec(model=str(model)), device="cpu", trainable=False, role="teacher")
-        answers, outer = FakeServer(lm), self
-        self.answers = answers
-        self.down, self.answered = False, 0
-        lock = threading.Lock()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                content = self.rfile.read(int(self.headers["content-length"]))
-                if outer.down:
-                    self.close_connection = True
-                    return
-                with lock, torch.no_grad():
-                    response = answers(httpx.Request("POST", f"http://teacher{self.path}", content=content))
-                outer.answered += 1
-                self.send_response(response.status_code)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(response.content)))
-                self.end_headers()
-                self.wfile.write(response.content)
-
-            def log_message(self, *_: Any) -> None:
-                return
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
+        self.answers = FakeServer(lm)
+        super().__init__(self.answers)
 
 
 @pytest.fixture
@@ -139,6 +109,8 @@ def test_a_server_that_nobody_registered_is_refused_at_the_door(running: Running
 
     with pytest.raises(ApiError, match="no teacher server 'other'"):
         running.client.submit(spec_of(running, teacher={"endpoint": "other"}))
+    with pytest.raises(ApiError, match="without a folder for weights"):
+        running.client.submit(spec_of(running, rollout={"endpoint": "big-teacher"}))
 
 
 def until(true: Any, timeout_s: float = 120.0) -> None:

@@ -17,7 +17,7 @@ import torch
 
 from opd_core.models import LanguageModel
 from opd_core.runs.endpoints import Endpoint
-from opd_core.teachers.server import Server
+from opd_core.servers import Server
 
 
 @dataclass

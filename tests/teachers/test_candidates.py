@@ -15,9 +15,9 @@ from opd_core.objective.feedback import Feedback, FeedbackContext
 from opd_core.objective.proposals import propose
 from opd_core.objective.targets import DenseTarget
 from opd_core.recipes import adapt
+from opd_core.servers import Unsuitable
 from opd_core.spec import UserError
 from opd_core.teachers import Teacher, Voice
-from opd_core.teachers.server import Unsuitable
 from opd_core.teachers.sglang import SGLang
 from opd_core.teachers.vllm import VLLM
 from tests.teachers.fake_server import FakeServer

@@ -12,8 +12,9 @@ from opd_core.recipes import adapt, resolve
 from opd_core.rollout import imitated, write
 from opd_core.runs.endpoints import endpoint, endpoints
 from opd_core.runs.settings import Settings
+from opd_core.servers import ServerUnreachable
 from opd_core.spec import JobSpec, UserError
-from opd_core.teachers import RemoteTeacher, Teacher, TeacherUnreachable, Voice
+from opd_core.teachers import RemoteTeacher, Teacher, Voice
 from tests.teachers.fake_server import FakeServer
 from tests.teachers.served import gradients, remote
 
@@ -92,7 +93,7 @@ def test_a_short_trouble_is_waited_out(world):
 
 def test_a_vanished_server_is_named_after_its_patience(world):
     fake = FakeServer(world[1], fail=lambda: httpx.ConnectError("refused"))
-    with pytest.raises(TeacherUnreachable, match=r"'big' has not answered for 0\.3 s \(ConnectError\)"):
+    with pytest.raises(ServerUnreachable, match=r"'big' has not answered for 0\.3 s \(ConnectError\)"):
         remote(world, fake, patience_s=0.3).score(world[3], micro_tokens=1)
 
 
@@ -132,7 +133,7 @@ def test_the_key_is_sent_and_said_nowhere(world, tmp_path):
     (tmp_path / "key").write_text("hunter2-hunter2\n")
     fake = FakeServer(world[1], fail=lambda: httpx.Response(500))
     teacher = remote(world, fake, key_file=tmp_path / "key", patience_s=0.0)
-    with pytest.raises(TeacherUnreachable) as raised:
+    with pytest.raises(ServerUnreachable) as raised:
         teacher.check(topk(1))
     assert fake.headers[0]["authorization"] == "Bearer hunter2-hunter2"
     assert "hunter2" not in f"{raised.value} {teacher.server.endpoint!r} {teacher.name}"

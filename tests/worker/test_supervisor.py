@@ -308,6 +308,7 @@ FULL = {"code": "disk_full", "message": "the disk is full", "category": "resourc
         (None, 1, None, {"code": "x", "category": "system", "retryable": False}, "failed", False),
         (None, 1, None, {"code": "x", "category": "system", "retryable": True}, "queued", True),
         (None, 75, None, {"code": "teacher_unreachable", "message": "x", "retryable": True}, "paused", False),
+        (None, 75, None, {"code": "rollout_unreachable", "message": "x", "retryable": True}, "paused", False),
         (Stop.CANCEL, 75, None, {"code": "teacher_unreachable", "message": "x", "retryable": True}, "cancelled", False),
         (None, 75, None, None, "queued", True),  # nobody asked: an endless loop must be counted
         (None, -9, None, None, "queued", True),
