@@ -5,11 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 # Side by side, one thread each; what starts a service or a browser needs the machine for itself.
-QUICK := OMP_NUM_THREADS=1 $(PYTEST) --durations=10 -n auto --maxprocesses 4 --dist worksteal -m 'not service and not browser and not long'
-SERVED := $(PYTEST) --durations=30 -m '(service or browser) and not long'
+QUICK := OMP_NUM_THREADS=1 $(PYTEST) --durations=10 -n auto --maxprocesses 4 --dist worksteal -m 'not service and not browser and not long and not vllm'
+SERVED := $(PYTEST) --durations=30 -m '(service or browser) and not long and not vllm'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test quick-test long-test gpu-test chaos mutants fuzz audit lint format types walls docs lab-docs screenshots check bench bench-demo bench-service bench-api bench-telemetry bench-dashboard bench-loss bench-small bench-throughput bench-scoring bench-credit smoke clean
+.PHONY: help install demo up test quick-test long-test gpu-test vllm-test chaos mutants fuzz audit lint format types walls docs lab-docs screenshots check bench bench-demo bench-service bench-api bench-telemetry bench-dashboard bench-loss bench-small bench-throughput bench-scoring bench-credit smoke clean
 
 help:  ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,11 @@ long-test: $(VENV)/.dev  ## the full forms: every recipe until it has taught som
 
 gpu-test: $(VENV)/.dev  ## on a machine with a GPU: the recorded decoding step, the chunked head, every recipe in bfloat16
 	$(PYTEST) tests/gpu tests/training tests/rollout tests/teachers
+
+VLLM_ENV ?= .venv-vllm
+vllm-test: $(VENV)/.dev  ## a real vLLM on the CPU as teacher and as writer of rollouts; 3 GB in VLLM_ENV=.venv-vllm, minutes
+	$(BIN)/python -m tests.vllm.environment $(VLLM_ENV)
+	OPD_TEST_VLLM_ENV=$(abspath $(VLLM_ENV)) $(PYTEST) -m vllm tests/vllm
 
 CHAOS ?= --faults 300 --jobs 30 --setup embedded
 chaos: $(VENV)/.dev  ## real jobs under 300 faults and a checker over what they leave; CHAOS='--faults N --jobs N --seed S'

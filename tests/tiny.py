@@ -18,8 +18,11 @@ class TinyWorld:
     root: Path
 
 
-def make_tiny_world(root: Path) -> TinyWorld:
-    """Random student and teacher of different widths, a tokenizer trained here, additions as JSONL."""
+def make_tiny_world(root: Path, *, head_dim: int | None = None) -> TinyWorld:
+    """Random student and teacher of different widths, a tokenizer trained here, additions as JSONL.
+
+    ``head_dim``: of their attention, where something needs more than a quarter of their width.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -36,13 +39,13 @@ def make_tiny_world(root: Path) -> TinyWorld:
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>", eos_token="<eos>")
     folders = [
-        write_tiny_model(root / name, tokenizer, width=width, tied=name == "student")
+        write_tiny_model(root / name, tokenizer, width=width, tied=name == "student", head_dim=head_dim)
         for name, width in (("student", 32), ("teacher", 48))
     ]
     return TinyWorld(student=folders[0], teacher=folders[1], problems=file, root=root)
 
 
-def write_tiny_model(folder: Path, tokenizer: Any, *, width: int, tied: bool) -> Path:
+def write_tiny_model(folder: Path, tokenizer: Any, *, width: int, tied: bool, head_dim: int | None = None) -> Path:
     """A random checkpoint of two layers, the same for the same width and tokenizer; returns ``folder``."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -55,6 +58,7 @@ def write_tiny_model(folder: Path, tokenizer: Any, *, width: int, tied: bool) ->
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=head_dim,
         max_position_embeddings=128,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

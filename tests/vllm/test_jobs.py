@@ -1,0 +1,68 @@
+"""Jobs through the service whose teacher is a vLLM, and whose rows one writes: they rest while it is gone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cli.running import wait_until
+from tests.integration.conftest import running_service
+
+LORA = {"lora": {"rank": 8}}
+
+
+@pytest.fixture(scope="module")
+def running(served, tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    (home / "endpoints.yaml").write_text(json.dumps(served.entries()))
+    with running_service(home, served.world) as service:
+        yield service
+
+
+def spec_of(running, served, lora=None, **rollout):
+    return running.spec(
+        recipe="tml-opd",
+        student={"model": str(served.world.student), **(lora or {})},
+        teacher={"endpoint": "big-teacher"},
+        rollout={"prompts_per_step": 6, "max_new_tokens": 8, **rollout},
+        schedule={"steps": 60, "evaluate_every": 0, "checkpoint_every": 0},
+        optimizer={"lr": 1e-2, "warmup_steps": 2},
+    )
+
+
+def rests_and_goes_on(running, spec, server, kind):
+    """The job ends well although ``server`` is killed in its midst."""
+    client = running.client
+    job = client.submit(spec).id
+    wait_until(lambda: (client.job(job).progress.step or 0) >= 3, lambda: str(client.job(job).error), 900)
+    server.stop()
+    wait_until(lambda: client.job(job).status == "paused", lambda: str(client.job(job)), 120)
+    assert kind in {event.type for event in client.events(job).data}
+    reached = client.job(job).progress.step
+    server.start()
+    server.wait()
+    client.resume(job)
+    done = client.wait(job, timeout_s=900, poll_s=0.5)
+    assert done.status == "succeeded", done.error
+    resumed = [event for event in client.events(job).data if event.type == "resumed"]
+    assert resumed[-1].data["step"] == reached  # what it had was saved
+    return client.report(job)
+
+
+def test_a_job_rests_while_its_teacher_is_gone(running, served):
+    report = rests_and_goes_on(running, spec_of(running, served), served.teacher, "teacher_unreachable")
+    assert report.models["teacher"]["name"] == "tiny at big-teacher"
+
+
+def test_a_job_rests_while_its_writer_is_gone(running, served):
+    spec = spec_of(running, served, LORA, endpoint="fast-writer")
+    report = rests_and_goes_on(running, spec, served.writer, "rollout_unreachable")
+    assert any("not bit for bit" in warning for warning in report.warnings)
+
+
+def test_all_weights_of_a_student_are_handed_over(running, served):
+    client = running.client
+    spec = {**spec_of(running, served, endpoint="fast-writer"), "schedule": {"steps": 8, "evaluate_every": 0}}
+    done = client.wait(client.submit(spec).id, timeout_s=900, poll_s=0.5)
+    assert done.status == "succeeded", done.error
