@@ -9,6 +9,7 @@ from opd_core.spec.combinations import teacher_must_give
 from opd_core.spec.errors import UserError
 from opd_core.spec.method import MethodSpec
 from opd_core.spec.teacher import MixturePart
+from opd_core.spec.tool import TOOL_TASK
 
 if TYPE_CHECKING:
     from opd_core.spec.job import JobSpec
@@ -77,6 +78,12 @@ def _check_rollout_server(spec: JobSpec) -> None:
         return
     if rollout.written_by.student == 0:
         raise UserError("rollout.endpoint: writes the student's rows, and it writes none", param="rollout.endpoint")
+    if spec.task.tool is not None or spec.task.name == TOOL_TASK:
+        raise UserError(
+            "rollout.endpoint: a server writes to the end of a completion, and this task's tool answers in the middle "
+            "of it (task.tool); leave rollout.endpoint out",
+            param="rollout.endpoint",
+        )
     if rollout.teacher_mix > 0:
         raise UserError(
             f"rollout.teacher_mix: {rollout.teacher_mix:g} is not possible with rollout.endpoint: a server samples "

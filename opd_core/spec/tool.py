@@ -8,6 +8,9 @@ from pydantic import Field
 
 from opd_core.spec.base import Spec
 
+TOOL_TASK = "demo/tools"
+"""The built-in task that has a tool without being asked."""
+
 
 class Tool(Spec):
     """Its answers are context for what the student writes next; they take no force and no time."""

@@ -18,12 +18,13 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from opd_core.spec.tool import TOOL_TASK
 from opd_core.tasks import word_problems
 from opd_core.tasks.calculator import ERROR, worked_out
 from opd_core.tasks.environment import Environment
 from opd_core.tasks.word_problems import ORDER, Story, Writing, answered
 
-TASK = "demo/tools"
+TASK = TOOL_TASK
 CHANGES = (1, 2)
 LONGER = (3, 3)
 """Changes of a problem: of the task's own, and of those that are longer."""

@@ -186,6 +186,7 @@ def test_a_vanished_server_is_named_after_its_patience(pair):
     ("sections", "param"),
     [
         ({"rollout": {"endpoint": "fast-writer", "teacher_mix": 0.2}}, "rollout.teacher_mix"),
+        ({"rollout": {"endpoint": "fast-writer"}, "task": {"name": "demo/tools"}}, "rollout.endpoint"),
         ({"rollout": {"endpoint": "fast-writer", "written_by": {"student": 0, "teacher": 1}}}, "rollout.endpoint"),
         ({"rollout": {"endpoint": "fast-writer"}, "resources": {"processes": 2}}, "resources.processes"),
     ],
