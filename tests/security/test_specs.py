@@ -12,7 +12,7 @@ from tests.fuzz.world import SPEC
 TOKEN = "a-test-token"
 # names of columns and files (below allowed roots), patterns of modules, a pattern, and text that a teacher reads
 FREE_TEXTS = {
-    *("answer_column", "demonstration_column", "prompt_column", "tag_column"),
+    *("answer_column", "demonstration_column", "messages_column", "prompt_column", "tag_column"),
     *("dataset", "eval_dataset", "model", "targets", "pattern", "context", "system_prompt"),
 }
 # where clouds keep their credentials, a local port, and other ways to write it

@@ -53,6 +53,7 @@ def task(count):
         verify=lambda text, answer: text.split()[-1] == answer,
         environment=None,
         by_turns=False,
+        waits=False,
     )
 
 
