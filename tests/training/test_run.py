@@ -542,6 +542,8 @@ for line in child.stdout:
     if '"progress"' in line:
         print(child.pid, flush=True)
         break
+else:
+    sys.exit("the trainer made no step")
 sys.stdin.read()
 """
     with subprocess.Popen(
