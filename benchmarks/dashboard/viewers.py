@@ -28,7 +28,8 @@ class Viewer:
     refreshes: int = 0
     received: int = 0  # bytes
     _page: str = ""
-    _known: set[str] = field(default_factory=set)  # messages that need not be sent again
+    # part of the page -> the messages of its newest drawing, which need not be sent again
+    _known: dict[tuple[str, ...], set[str]] = field(default_factory=dict)
     _ends: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def watch(self) -> None:
@@ -51,11 +52,12 @@ class Viewer:
         rerun = message.rerun_script
         rerun.query_string, rerun.fragment_id, rerun.is_auto_rerun = address.query, panel, bool(panel)
         rerun.page_script_hash, rerun.page_name = self._page, "" if self._page else address.path.strip("/")
-        rerun.cached_message_hashes.extend(self._known)
+        rerun.cached_message_hashes.extend(set().union(*self._known.values()))
         await server.send(message.SerializeToString())
 
     async def _listen(self, server: ClientConnection) -> None:
         ticking: dict[str, asyncio.Task[None]] = {}
+        drawn: set[str] = set()
 
         def stop(panels: Iterable[str]) -> None:
             for panel in panels:
@@ -68,8 +70,10 @@ class Viewer:
                 self.received += len(data)
                 message = ForwardMsg.FromString(data)
                 if message.metadata.cacheable and message.hash:
-                    self._known.add(message.hash)
+                    drawn.add(message.hash)
                 match message.WhichOneof("type"):
+                    case "ref_hash":
+                        drawn.add(message.ref_hash)
                     case "navigation":
                         self._page = message.navigation.page_script_hash
                     case "new_session" if not message.metadata.run.fragment_ids:
@@ -82,6 +86,8 @@ class Viewer:
                         stop(message.stop_auto_rerun.fragment_ids)
                     case "script_finished":
                         self.refreshes += 1
+                        self._known[tuple(message.metadata.run.fragment_ids)] = drawn
+                        drawn = set()
         finally:
             stop(list(ticking))
 

@@ -20,7 +20,7 @@ _PATHS = ("overview", "tokens", "returns", "routing")
 
 def measure(stack: Stack, short: bool) -> dict[str, Any]:
     """Median seconds per step with the viewers, without them before and after, and the ratio."""
-    watchers, steps = (4, 5) if short else (WATCHERS, 100)
+    watchers, steps = (4, 5) if short else (WATCHERS, 60)
     job_id = trains(stack.client)
     urls = [f"{stack.dashboard_url}/{_PATHS[i % len(_PATHS)]}?job={job_id}" for i in range(watchers)]
     before = _pass(stack, job_id, steps)
