@@ -24,8 +24,8 @@ from worker.redact import redact
 # A trainer that prints anything else at length must not fill the event log.
 _MALFORMED_SHOWN = 10
 
-# Phases with a meaning for the status machine; every other phase is for people.
 _STARTING = "starting"  # said before anything of weight is imported
+# Phases with a meaning for the status machine; every other phase is for people.
 _STATUS_OF_PHASE: dict[str, Status] = {"training": "running", "finalizing": "finalizing"}
 
 

@@ -175,7 +175,8 @@ class Supervisor:
             try:
                 trainer = TrainerProcess(command, environment)
             except OSError as error:  # no such interpreter, no more processes
-                return self._hand_back(f"the trainer cannot be started here: {error.strerror}")
+                reason = f"the trainer cannot be started here: {error.strerror}"
+                return self._settle(Ending("queued", reason, later=NO_TRAINER), None, "")
             try:
                 self._note_start(trainer.pid)
                 exit_code = self._listen(trainer, lease)
@@ -262,11 +263,16 @@ class Supervisor:
             self._asked_to_save = True
 
     def _record_end(self, trainer: TrainerProcess, exit_code: int) -> Ending:
-        claim, recorder = self._claim, self._recorder
-        error = recorder.error
+        error = self._recorder.error
         if error is None and self._stop is None and exit_code == -signal.SIGKILL and self._killed_for_memory():
-            error = _killed_for_memory(claim.spec)
-        ending = judge(self._stop, exit_code, recorder.report, error, self._max_runtime_s, begun=recorder.begun)
+            error = _killed_for_memory(self._claim.spec)
+        report, begun = self._recorder.report, self._recorder.begun
+        ending = judge(self._stop, exit_code, report, error, self._max_runtime_s, begun=begun)
+        return self._settle(ending, exit_code, trainer.log.last_lines(_LOG_LINES_IN_EVENT))
+
+    def _settle(self, ending: Ending, exit_code: int | None, last_lines: str) -> Ending:
+        """``exit_code`` is None where there was no trainer."""
+        claim, recorder = self._claim, self._recorder
         log.info(
             "attempt_ended", job_id=claim.job_id, attempt=claim.attempt, status=ending.status, reason=ending.reason
         )
@@ -275,12 +281,12 @@ class Supervisor:
         self._store.finish_attempt(
             claim.job_id,
             claim.attempt,
-            exit_code=exit_code if exit_code >= 0 else None,
-            signal=-exit_code if exit_code < 0 else None,
+            exit_code=exit_code if exit_code is not None and exit_code >= 0 else None,
+            signal=-exit_code if exit_code is not None and exit_code < 0 else None,
             reason=ending.reason,
         )
         if ending.crashed or ending.later is NO_TRAINER:
-            data = {"reason": ending.reason, "log": redact(trainer.log.last_lines(_LOG_LINES_IN_EVENT))}
+            data = {"reason": ending.reason, "log": redact(last_lines)}
             why = ending.error["message"] if ending.error else ending.reason
             if ending.crashed:
                 recorder.event("error", "trainer_crashed", f"the trainer crashed: {why}", data)
@@ -304,17 +310,6 @@ class Supervisor:
             return Ending("lost", "the lease was lost")
         recorder.publish_end()
         return ending
-
-    def _hand_back(self, reason: str) -> Ending:
-        """Before there was a trainer. The job has lost nothing."""
-        claim = self._claim
-        log.error("trainer_not_started", job_id=claim.job_id, attempt=claim.attempt, reason=reason)
-        self._store.finish_attempt(claim.job_id, claim.attempt, exit_code=None, signal=None, reason=reason)
-        self._recorder.event("warning", "trainer_not_started", reason)
-        if not self._store.requeue(claim.job_id, claim.attempt, crashed=False, reason=reason, later=NO_TRAINER):
-            return Ending("lost", "the lease was lost")
-        self._recorder.publish_end()
-        return Ending("queued", reason, later=NO_TRAINER)
 
     def _pause(self) -> None:
         """Nobody asked for it, so the wish is recorded here."""

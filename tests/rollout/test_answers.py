@@ -5,21 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from opd_core.models import load_model
 from opd_core.rollout import Companion, FixedEngine, completion_hidden, imitated, join, uniform_noise, visit, write
-from opd_core.spec import ModelSpec
 from opd_core.tasks.environment import Environment, Transcript
 
 PROMPTS = [[5, 6, 7, 8], [9], [10, 11], [5, 6, 7, 8, 9, 10, 11], [12, 13, 14]] * 3
 REPLY = [20, 21, 22]
 ACTIONS = 12
-
-
-@pytest.fixture(scope="module")
-def student(tiny_world):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPD_MODEL_ROOTS", str(tiny_world.root))
-        return load_model(ModelSpec(model=str(tiny_world.student)), device="cpu", trainable=False, role="student")
 
 
 def environment(turns=2, answer=lambda _: REPLY, asks=range(5, 30)):

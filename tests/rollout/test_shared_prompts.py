@@ -5,20 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from opd_core.models import load_model
 from opd_core.rollout import by_length, uniform_noise, visit, visit_sharing, write
-from opd_core.spec import ModelSpec
 from opd_core.teachers.local import score_with_ends
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [9], [10, 11, 12], [9, 10]]
 SAMPLES = 4
-
-
-@pytest.fixture(scope="module")
-def student(tiny_world):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPD_MODEL_ROOTS", str(tiny_world.root))
-        return load_model(ModelSpec(model=str(tiny_world.student)), device="cpu", trainable=False, role="student")
 
 
 @pytest.fixture(scope="module")

@@ -5,20 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from opd_core.models import load_model, position_ids
+from opd_core.models import position_ids
 from opd_core.objective.targets import HiddenTarget
 from opd_core.rollout import by_length, completion_hidden, micro_batches, uniform_noise, visit, visit_all, write
 from opd_core.rollout.sampling import behaviour_log_probs, sample
-from opd_core.spec import ModelSpec
 
 PROMPTS = [[5, 6, 7, 8], [9], [10, 11], [5, 6, 7, 8, 9, 10, 11], [12, 13, 14]]
-
-
-@pytest.fixture(scope="module")
-def student(tiny_world):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPD_MODEL_ROOTS", str(tiny_world.root))
-        return load_model(ModelSpec(model=str(tiny_world.student)), device="cpu", trainable=False, role="student")
 
 
 def noise_for(prompts, length=12, step=1):
