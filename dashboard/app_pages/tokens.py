@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import streamlit as st
 
 from api.schemas import Sequence, SequenceSummary
@@ -19,7 +17,6 @@ from dashboard.shaping.colors import Scale
 from dashboard.shaping.text import escape_markdown, readable, visible
 
 JUMPS = 10
-PAINT_S = 0.25
 KEYS = (
     "Keys, after a click on the strip: ← → token, Home End, X next extreme (shift: back), ↑ ↓ sequence, "
     "Page↑ Page↓ step, space play and pause."
@@ -27,7 +24,6 @@ KEYS = (
 
 job = chosen_run()
 running = not job.terminal
-opening = iter((True,))  # once for each visit of the page
 
 
 def view() -> None:
@@ -85,9 +81,6 @@ def view() -> None:
         other_step(steps, step, n, field, used, offered)
         st.caption("The same as plain text")
         st.code(readable(sequence.completion), language=None, wrap_lines=True)
-    if next(opening, False):
-        # A browser paints when it has nothing more to read: the strip need not wait for what is below it.
-        time.sleep(PAINT_S)
     jump(sequence, field)
     token_card(sequence.tokens[position], job)
 
