@@ -10,6 +10,7 @@ from rich.table import Table
 
 from api.client import Client
 from cli import specs
+from cli.estimate import tell_estimate
 from cli.follow import SUCCEEDED, follow, follow_as_json, tell_outcome
 from cli.terminal import AsJson, JobId, Overrides, SpecFile, complain, line, out, service
 from cli.view import percent
@@ -22,15 +23,25 @@ def submit(
     spec: SpecFile,
     overrides: Overrides = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only check the spec; print warnings and what it may take; queue nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Queue a job and print its id.
 
     opd submit examples/demo.yaml --watch
 
-    opd submit examples/demo.yaml --set recipe=reverse-kl --set seed=1
+    opd submit examples/demo.yaml --set recipe=reverse-kl --set seed=1 --check
     """
     with service() as client:
+        if check:
+            found = client.validate(specs.read(spec, overrides))
+            if as_json:
+                line(found.model_dump_json())
+            else:
+                tell_estimate(found, out)
+            return
         job = client.submit(specs.read(spec, overrides))
         if as_json:
             line(job.model_dump_json())

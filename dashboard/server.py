@@ -41,8 +41,8 @@ class Headers:
         await self._app(scope, receive, with_headers)
 
 
-# After every drawing Streamlit searches everything for garbage, loaded modules included: 0.14 s in which nothing else
-# is drawn. What all pages need is loaded before the first of them, and left out of the search.
+# A search for garbage goes through loaded modules as well: 0.14 s in which nothing is drawn. What all pages need is
+# loaded before the first of them, and left out of the search.
 for needed in ("pandas", "pyarrow", "httpx", "api.client", "api.schemas", "dashboard.data"):
     import_module(needed)
 gc.collect()

@@ -14,6 +14,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from api import schemas as s
 from api import views
 from api.auth import identity
+from api.estimate import estimate
 from api.forks import copy_start, resolve_start
 from api.problems import ProblemError, not_found, responses
 from api.references import check_references
@@ -78,7 +79,11 @@ def create_job(
     check_references(resolved, services.settings)
     warnings = resolved.warnings()
     if validate_only:
-        answer = s.Validation(resolved_spec=resolved.model_dump(mode="json"), warnings=warnings)
+        answer = s.Validation(
+            resolved_spec=resolved.model_dump(mode="json"),
+            warnings=warnings,
+            estimate=estimate(resolved, services.settings),
+        )
         return JSONResponse(answer.model_dump(mode="json"))
     job_id = new_id("job")
     copy_start(resolved, job_id, services)

@@ -18,6 +18,9 @@ from api.schemas.compare import Difference as Difference
 from api.schemas.compare import RecordedPlace as RecordedPlace
 from api.schemas.compare import SharedProblem as SharedProblem
 from api.schemas.compare import Spread as Spread
+from api.schemas.estimate import Estimate as Estimate
+from api.schemas.estimate import MemoryPart as MemoryPart
+from api.schemas.estimate import ModelSize as ModelSize
 from api.schemas.evaluation import Evaluation as Evaluation
 from api.schemas.evaluation import Examination as Examination
 from api.schemas.fleet import Queue as Queue

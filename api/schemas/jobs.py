@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.base import Json, Schema
+from api.schemas.estimate import Estimate
 from opd_core.runs.states import TERMINAL
 from opd_core.runs.states import Status as Status
 from opd_core.spec.job import Metadata, Name, Priority
@@ -92,11 +93,12 @@ class JobUpdate(BaseModel):
 
 
 class Validation(Schema):
-    """Answer to ``validate_only``: the spec as it would be trained, and what to know about it."""
+    """Answer to ``validate_only``: the spec as it would be trained, what to know about it and what it may take."""
 
     object: Literal["validation"] = "validation"
     resolved_spec: Json
     warnings: list[str] = []
+    estimate: Estimate | None = None
 
 
 class Event(Schema):

@@ -32,6 +32,12 @@ def processor_s(part: str) -> float:
     return sum(_spent(process) for process in _below(os.getpid()) if part in _command(process))
 
 
+def resident_mib(part: str) -> float:
+    """Memory that they hold now."""
+    pages = sum(int(fields[21]) for one in _below(os.getpid()) if part in _command(one) and (fields := _stat(one)))
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def _below(root: int) -> list[int]:
     """Every process that this one has started, itself or through others."""
     children: dict[int, list[int]] = {}

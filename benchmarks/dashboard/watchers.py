@@ -9,7 +9,7 @@ import statistics
 import time
 from typing import Any
 
-from benchmarks.dashboard.browser import processor_s
+from benchmarks.dashboard.browser import processor_s, resident_mib
 from benchmarks.dashboard.demo_job import trains
 from benchmarks.dashboard.viewers import Viewer, watching
 from benchmarks.stack import Stack
@@ -26,7 +26,9 @@ def measure(stack: Stack, short: bool) -> dict[str, Any]:
     before = _pass(stack, job_id, steps)
     with watching(urls) as viewers:
         refreshed, spent, began = _refreshes(viewers), processor_s("streamlit run"), time.perf_counter()
+        held = [resident_mib("streamlit run")]
         during = _pass(stack, job_id, 2 * steps)
+        held.append(resident_mib("streamlit run"))
         seconds = time.perf_counter() - began
         share, rate = (processor_s("streamlit run") - spent) / seconds, (_refreshes(viewers) - refreshed) / seconds
     time.sleep(5)  # the server ends the sessions
@@ -46,6 +48,7 @@ def measure(stack: Stack, short: bool) -> dict[str, Any]:
         "ratio": round(step_s(*during) / statistics.mean(without), 3),
         "dashboard_server_share_of_a_core": round(share, 3),
         "refreshes_per_s": round(rate, 1),
+        "dashboard_server_mib": [round(one) for one in held],
     }
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import streamlit as st
 
-from api.schemas import Recipe
+from api.schemas import Estimate, Recipe
 from dashboard import data
 from dashboard.components import pages
 from dashboard.components.recipe_gallery import recipe_card
 from dashboard.components.spec_fields import Drawing, FieldErrors
-from dashboard.shaping import specs
+from dashboard.shaping import estimates, specs
 from dashboard.shaping.schema import Field, fields_of
 from dashboard.shaping.text import escape_markdown, words
 
@@ -187,7 +187,7 @@ def _section(drawing: Drawing, one: Field, start: specs.Spec) -> dict[str, Any]:
 
 def _send(spec: specs.Spec, errors: FieldErrors, *, go: bool) -> None:
     try:
-        warnings = data.validate(spec)
+        found = data.validate(spec)
         made = data.submit(spec, _key_of(spec)) if go else None
     except data.Problem as problem:
         if problem.is_outage:
@@ -197,13 +197,28 @@ def _send(spec: specs.Spec, errors: FieldErrors, *, go: bool) -> None:
         if problem.param:
             errors.show(problem.param, problem.detail)
         return
-    for warning in warnings:
+    for warning in found.warnings:
         st.warning(escape_markdown(warning), icon=":material/warning:")
     if made is None:
-        st.success("This spec is good to go." if not warnings else "Accepted, with warnings.", icon=":material/check:")
+        said = "Accepted, with warnings." if found.warnings else "This spec is good to go."
+        st.success(said, icon=":material/check:")
+        if found.estimate is not None:
+            _takes(found.estimate)
         return
     del st.session_state[_IDEMPOTENCY]
     pages.go(pages.OVERVIEW, job=made.id)
+
+
+def _takes(told: Estimate) -> None:
+    """What the job may take: tokens, operations, memory."""
+    with st.container(horizontal=True, key="new_estimate"):
+        for label, value, about in estimates.figures(told):
+            st.metric(label, value, help=about, border=True)
+    if told.memory is not None:
+        with st.expander("Memory, part by part"):
+            st.dataframe(estimates.parts(told), hide_index=True)
+    for sentence in estimates.sentences(told):
+        st.caption(escape_markdown(sentence))
 
 
 def _key_of(spec: specs.Spec) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.schemas import Job
+from api.schemas import Job, Validation
 from dashboard.data.connection import call, checked, forget
 
 
-def validate(spec: dict[str, Any]) -> list[str]:
-    """The warnings of a good spec. Raises Problem (with ``param``) for a bad one."""
-    return list(call(lambda api: api.validate(spec)).warnings)
+def validate(spec: dict[str, Any]) -> Validation:
+    """What to know about a good spec. Raises Problem (with ``param``) for a bad one."""
+    return call(lambda api: api.validate(spec))
 
 
 def submit(spec: dict[str, Any], idempotency_key: str) -> Job:

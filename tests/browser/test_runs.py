@@ -33,6 +33,8 @@ def test_from_the_gallery_to_a_run_that_is_paused_resumed_and_deleted(viewer: Vi
     gamma.press("Enter")
     press(page, "Validate")
     expect(page.get_by_text("Accepted, with warnings.")).to_be_visible()
+    expect(page.get_by_test_id("stMetric").filter(has_text="Memory")).to_contain_text("2.00 GiB")
+    viewer.shot("new-run-estimate-light")
     press(page, "Submit")
     expect(page.get_by_role("heading", name="from-the-browser")).to_be_visible()
     expect(page).to_have_url(re.compile(r"/overview\?job=job_0new0"))

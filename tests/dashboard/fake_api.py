@@ -77,6 +77,19 @@ class Refused(Exception):
         self.body = {"type": "urn:opd:problem:test", "title": title, "status": status, "detail": detail, "param": param}
 
 
+ESTIMATE = {
+    "rollouts_per_step": 64,
+    "rollouts": 9600,
+    "student_tokens": 460_800,
+    "scored_tokens": 460_800,
+    "flops": 3.2e12,
+    "models": [{"param": "student.model", "model": "demo/student", "parameters": 400_000}],
+    "memory": [{"what": "student: weights", "gib": 1.5}, {"what": "rollout: key-value cache", "gib": 0.5}],
+    "memory_gib": 2.0,
+    "notes": ["Prompts come on top."],
+}
+
+
 class World:
     """The records. ``advance()`` lets the running job do one more step."""
 
@@ -215,7 +228,12 @@ class World:
         if not 0 < spec.get("optimizer", {}).get("lr", 1e-5) <= 1:
             raise Refused(422, "The request is not valid", "optimizer.lr: must be above 0 (got 0.0)", "optimizer.lr")
         if query.get("validate_only"):
-            return 200, {"object": "validation", "resolved_spec": spec, "warnings": ["seed 0 is everyone's seed"]}
+            return 200, {
+                "object": "validation",
+                "resolved_spec": spec,
+                "warnings": ["seed 0 is everyone's seed"],
+                "estimate": ESTIMATE,
+            }
         job_id = f"job_0new{len(self.submitted)}"
         self.submitted.append(spec)
         job = self._job(job_id, "queued", spec["name"], spec["recipe"]) | {"spec": spec}
