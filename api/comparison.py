@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from api import duels, views
 from api import schemas as s
-from api import views
 from opd_core.runs.rows import Job
+from opd_core.statistics import area
 
 KEYS = ("accuracy", "kl", "loss", "length_mean", "entropy_student", "truncated")
 BUDGETS = ("student_tokens", "teacher_tokens", "flops", "wall_s")
@@ -26,9 +27,13 @@ Points = Sequence[tuple[float, float]]
 
 
 def compare(
-    jobs: Sequence[tuple[Job, Rows]], axis: s.Axis, keys: Sequence[str] = KEYS, max_points: int | None = None
+    jobs: Sequence[tuple[Job, Rows]],
+    axis: s.Axis,
+    keys: Sequence[str] = KEYS,
+    max_points: int | None = None,
+    evaluations: Mapping[str, s.Evaluation | None] | None = None,
 ) -> s.Comparison:
-    """Jobs with their metrics, in the order in which they are shown."""
+    """Jobs with their metrics, in the order in which they are shown; ``evaluations`` by job."""
     specs = [_flat({key: value for key, value in job.resolved_spec.items() if key not in _LABELS}) for job, _ in jobs]
     groups: dict[str, list[int]] = {}
     for place, spec in enumerate(specs):
@@ -39,6 +44,8 @@ def compare(
     curves = [_evaluations(rows, axis) for _, rows in jobs]
     budget = min((points[-1][0] for points in curves if points), default=None)
     figures = [_figures(job, rows, points, budget) for (job, rows), points in zip(jobs, curves, strict=True)]
+    solved = {key: _solved([jobs[place][0] for place in places], evaluations or {}) for key, places in members.items()}
+    shared = _shared_problems([job for job, _ in jobs])
     return s.Comparison(
         x=axis,
         budget=budget,
@@ -48,9 +55,15 @@ def compare(
             for place, ((job, rows), points) in enumerate(zip(jobs, curves, strict=True))
         ],
         arms=[
-            _arm(key, [jobs[place][0] for place in places], [figures[place] for place in places])
+            _arm(
+                key,
+                [jobs[place][0] for place in places],
+                [figures[place] for place in places],
+                duels.accuracy(solved[key], shared=shared),
+            )
             for key, places in members.items()
         ],
+        duels=duels.duels(list(solved.items()), shared=shared),
         differences=differences({key: specs[places[0]] for key, places in members.items()}),
     )
 
@@ -158,11 +171,25 @@ def _figures(job: Job, rows: Rows, points: Points, budget: float | None) -> dict
         "accuracy_after": after,
         "gap_recovered": gap,
         "accuracy_at_budget": None if budget is None else at(points, budget),
+        "accuracy_to_budget": None if budget is None else area([x for x, _ in points], [y for _, y in points], budget),
         **spent,
     }
 
 
-def _arm(key: str, jobs: Sequence[Job], figures: Sequence[Mapping[str, float | None]]) -> s.Arm:
+def _solved(jobs: Sequence[Job], evaluations: Mapping[str, s.Evaluation | None]) -> duels.Examined:
+    """What an arm solves; of several runs of one seed the first counts."""
+    return duels.examined({job.resolved_spec["seed"]: evaluations.get(job.id) for job in reversed(jobs)})
+
+
+def _shared_problems(jobs: Sequence[Job]) -> bool:
+    """Only a file of its own holds the same problems for every seed; elsewhere the seed draws them."""
+    files = {job.resolved_spec["task"].get("eval_dataset") for job in jobs}
+    return len(files) == 1 and files != {None}
+
+
+def _arm(
+    key: str, jobs: Sequence[Job], figures: Sequence[Mapping[str, float | None]], sure: s.Interval | None
+) -> s.Arm:
     return s.Arm(
         key=key,
         recipe=jobs[0].recipe,
@@ -170,5 +197,6 @@ def _arm(key: str, jobs: Sequence[Job], figures: Sequence[Mapping[str, float | N
         seeds=[job.resolved_spec["seed"] for job in jobs],
         n=len(jobs),
         unfinished=sum(job.status != "succeeded" for job in jobs),
+        accuracy_interval=sure,
         **{name: spread(one[name] for one in figures) for name in figures[0]},
     )

@@ -18,6 +18,10 @@ from opd_core.runs.logs import configure_logs
 from opd_core.runs.settings import Settings
 from opd_core.spec import UserError
 
+# Longer than clients and proxies keep an idle connection: whoever closes it first must not be us, or a request that is
+# on its way meets a closed door.
+_KEEP_ALIVE_S = 75
+
 log = structlog.get_logger()
 
 
@@ -37,7 +41,13 @@ def serve(settings: Settings, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT. Raises UserError rather than open an unprotected door."""
     app = create_app(protect(settings, host))
     config = uvicorn.Config(
-        app, host=host, port=port, timeout_graceful_shutdown=3, access_log=False, server_header=False
+        app,
+        host=host,
+        port=port,
+        timeout_graceful_shutdown=3,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        access_log=False,
+        server_header=False,
     )
     _Server(config, app).run()
 

@@ -79,9 +79,11 @@ def main() -> None:
     if arguments.measure:
         print(json.dumps(measure(json.loads(arguments.measure))))
         return
+    pair = PAIRS[arguments.pair]
+    if arguments.steps < pair.warm_up + 2:
+        parser.error(f"--steps: {arguments.steps} leaves nothing to measure behind {pair.warm_up} steps of warm-up")
     machine = describe_machine()
     with tempfile.TemporaryDirectory(prefix="opd-throughput-") as folder:
-        pair = PAIRS[arguments.pair]
         models = {name: f"demo/{name}" for name in ("student", "teacher")}
         if pair.sizes is not None:
             models = random_models.make(pair.sizes, Path(folder))

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query
 
 from api import comparison
 from api import schemas as s
+from api.evaluation import read_evaluation
 from api.problems import ProblemError, not_found, responses
 from api.recorded import Records
 from api.routers.parameters import MAX_INT
@@ -63,7 +64,9 @@ def compare_runs(
     """
     wanted = [key.strip() for key in keys.split(",") if key.strip()] if keys else comparison.KEYS
     rows = [(job, services.store.get_metrics(job.id)) for job in jobs]
-    return comparison.compare(rows, x, wanted, max_points)
+    # A run is examined problem by problem at its two ends; of those that go on there is nothing to compare yet.
+    ended = {job.id: read_evaluation(services, job) for job in jobs if job.status == "succeeded"}
+    return comparison.compare(rows, x, wanted, max_points, ended)
 
 
 @router.get(

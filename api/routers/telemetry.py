@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
+from api import evaluation, views
 from api import schemas as s
-from api import views
 from api.problems import not_found, responses
 from api.routers.parameters import MAX_INT, JobDep
 from api.services import ServicesDep
@@ -51,8 +51,7 @@ def read_report(job: JobDep, services: ServicesDep) -> JSONResponse:
 )
 def read_evaluation(job: JobDep, services: ServicesDep) -> s.Evaluation:
     """The student before and after, and the teacher. It is there once the run was examined before its first step."""
-    files = services.files(job.id)
-    try:
-        return s.Evaluation.model_validate(files.read_json("evaluation.json"))
-    except FileNotFoundError as error:
-        raise not_found(f"the job is {job.status} and has not been examined") from error
+    found = evaluation.read_evaluation(services, job)
+    if found is None:
+        raise not_found(f"the job is {job.status} and has not been examined")
+    return found

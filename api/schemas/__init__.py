@@ -15,6 +15,8 @@ from api.schemas.compare import Axis as Axis
 from api.schemas.compare import ComparedRun as ComparedRun
 from api.schemas.compare import Comparison as Comparison
 from api.schemas.compare import Difference as Difference
+from api.schemas.compare import Duel as Duel
+from api.schemas.compare import Interval as Interval
 from api.schemas.compare import RecordedPlace as RecordedPlace
 from api.schemas.compare import SharedProblem as SharedProblem
 from api.schemas.compare import Spread as Spread

@@ -22,6 +22,27 @@ class Spread(Schema):
     sd: float | None = Field(description="Standard deviation of the sample; null for a single run.")
 
 
+class Interval(Schema):
+    """A figure with its 95 % interval, by a bootstrap over seeds and, within them, problems; one seed gives none."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class Duel(Schema):
+    """Two arms, problem by problem, under the seeds that both have: a seed draws the same problems for all."""
+
+    left: str = Field(description="Key of an arm.")
+    right: str
+    seeds: list[int]
+    problems: int = Field(description="Of each seed.")
+    difference: Interval = Field(description="Accuracy at the end, left less right.")
+    wins: Interval | None = Field(
+        description="Of the problems that exactly one of both solves, the share that left does; null without any."
+    )
+
+
 class ComparedRun(Schema):
     """One run, its series against the chosen axis. ``x`` and every series have one entry per entry of ``steps``."""
 
@@ -53,6 +74,10 @@ class Arm(Schema):
     accuracy_after: Spread | None
     gap_recovered: Spread | None
     accuracy_at_budget: Spread | None
+    accuracy_to_budget: Spread | None = Field(None, description="Mean accuracy on the way there: the area under it.")
+    accuracy_interval: Interval | None = Field(
+        None, description="Accuracy at the end of the runs that have ended, problem by problem."
+    )
     student_tokens: Spread | None
     teacher_tokens: Spread | None
     flops: Spread | None
@@ -79,6 +104,7 @@ class Comparison(Schema):
     without_budget: list[str] = Field(description="Runs without an evaluation on this axis: the budget ignores them.")
     runs: list[ComparedRun]
     arms: list[Arm]
+    duels: list[Duel] = Field([], description="Of arms that have a seed in common.")
     differences: list[Difference]
 
 

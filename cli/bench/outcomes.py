@@ -9,8 +9,8 @@ import numpy as np
 
 from cli.bench.plan import TEACHER, UNTRAINED
 from cli.bench.record import Outcomes, Record
-from cli.bench.statistics import Floats
 from opd_core.spec import UserError
+from opd_core.statistics import Floats
 
 Examined = tuple[tuple[int, ...], Floats]
 """Ids of the problems, and 1 or 0 for each."""

@@ -15,7 +15,7 @@ from cli.bench.checklist import checklist
 from cli.bench.outcomes import Table, table
 from cli.bench.plan import TEACHER, TESTED_FROM, UNTRAINED, Plan, effect_weights, factors, weights
 from cli.bench.record import AXES, Record
-from cli.bench.statistics import Estimate, area, estimate, holm, ratio
+from opd_core.statistics import Estimate, area, estimate, holm, ratio
 
 Json = dict[str, Any]
 

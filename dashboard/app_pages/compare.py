@@ -51,9 +51,26 @@ def tables(found: Comparison, drawn: dict[str, compared.Look]) -> None:
     )
     st.caption(
         "An arm is one spec under any number of seeds: mean, then smallest to largest, then the standard deviation of "
-        "the sample. This is spread, not significance. Training time counts rollouts, teacher, update and telemetry; "
-        "loading, evaluations and checkpoints are not in it."
+        "the sample: spread, not significance. The 95 % interval is a bootstrap over seeds and problems. Training "
+        "time counts rollouts, teacher, update and telemetry; loading, evaluations and checkpoints are not in it."
     )
+    st.subheader("Problem by problem", anchor=False)
+    if found.duels:
+        st.dataframe(
+            head_to_head.duels(found),
+            hide_index=True,
+            key="duels",
+            alt="Pairs of arms on the problems that both were examined on",
+            column_config={"arm": st.column_config.TextColumn(width="medium")},
+        )
+        st.caption(
+            "Runs of one seed begin with the same student and are examined on the same problems. Accuracy: the first "
+            "arm's lead at the end. Wins: of the problems that exactly one of the two solves, the share that the first "
+            "one does. In parentheses 95 % intervals by a bootstrap over seeds and problems, which takes two seeds; "
+            "fewer than ten test nothing."
+        )
+    else:
+        st.caption("Runs of two arms under one seed, both at their end, are compared problem by problem.")
     st.subheader("What differs", anchor=False)
     if found.differences:
         st.dataframe(

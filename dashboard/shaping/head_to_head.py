@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from api.schemas import Arm, Comparison, Spread
+from api.schemas import Arm, Comparison, Interval, Spread
 from dashboard.shaping.compared import Look
 from dashboard.shaping.text import compact, percent, readable
 
@@ -25,6 +25,35 @@ def spread_text(found: Spread | None, show: Show) -> str:
     return f"{show(found.mean)} ({show(found.min)} to {show(found.max)}, sd {show(found.sd)})"
 
 
+def interval_text(found: Interval | None, *, bare: bool = False, points: bool = False) -> str:
+    """``62.0 % (51.3 to 72.7)``; ``bare``: the interval alone; a dash for what is not known. ``points``: a difference
+    of percentages, with its sign.
+    """
+    if found is None or (bare and found.low is None):
+        return "–"
+    show = (lambda value: f"{100 * value:+.1f}") if points else (lambda value: f"{100 * value:.1f}")
+    unit = "points" if points else "%"
+    if found.low is None or found.high is None:
+        return f"{show(found.value)} {unit}"
+    reach = f"{show(found.low)} to {show(found.high)}"
+    return f"{reach} {unit}" if bare else f"{show(found.value)} {unit} ({reach})"
+
+
+def duels(comparison: Comparison) -> pd.DataFrame:
+    """One row per pair of arms that were examined on the same problems."""
+    names = {arm.key: f"{arm.key} · {arm.recipe}" for arm in comparison.arms}
+    return pd.DataFrame(
+        {
+            "arm": [names[one.left] for one in comparison.duels],
+            "against": [names[one.right] for one in comparison.duels],
+            "seeds": [len(one.seeds) for one in comparison.duels],
+            "problems each": [one.problems for one in comparison.duels],
+            "accuracy": [interval_text(one.difference, points=True) for one in comparison.duels],
+            "wins": [interval_text(one.wins) for one in comparison.duels],
+        }
+    )
+
+
 def painted(table: pd.DataFrame, colors: list[str]) -> Styler:
     """The table with each row's line in its colour."""
     return table.style.apply(lambda _: [f"color: {color}" for color in colors], subset=[""])
@@ -38,8 +67,10 @@ def outcomes(comparison: Comparison, drawn: dict[str, Look]) -> pd.DataFrame:
         {
             "before": lambda arm: spread_text(arm.accuracy_before, percent),
             "after": lambda arm: spread_text(arm.accuracy_after, percent),
+            "95 % interval": lambda arm: interval_text(arm.accuracy_interval, bare=True),
             "gap closed": lambda arm: spread_text(arm.gap_recovered, lambda value: percent(value, 0)),
             "at equal budget": lambda arm: spread_text(arm.accuracy_at_budget, percent),
+            "mean up to there": lambda arm: spread_text(arm.accuracy_to_budget, percent),
         },
     )
 

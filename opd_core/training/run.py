@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import platform
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,44 +15,30 @@ import torch
 from pydantic import ValidationError
 
 from opd_core.diagnostics import health
-from opd_core.diagnostics.self_check import TOLERANCE, self_check
-from opd_core.models import (
-    LanguageModel,
-    adapter_weights,
-    count_weights,
-    save_model,
-    save_student,
-)
-from opd_core.objective.proposals import propose
-from opd_core.objective.shared import TranslatedTarget
-from opd_core.objective.targets import HiddenTarget, Target
+from opd_core.models import LanguageModel, save_model, save_student
 from opd_core.recipes import Recipe, load, resolve
-from opd_core.rollout import completion_hidden
-from opd_core.runs import profiles, records
 from opd_core.runs.artifacts import RunFiles
 from opd_core.servers import ServerUnreachable
 from opd_core.spec import JobSpec, UserError
-from opd_core.teachers import RemoteTeacher, Teacher, Voice
 from opd_core.training import checkpoint, messages, outcomes
-from opd_core.training.context import special_ids
+from opd_core.training.describe import describe_models, describe_task
 from opd_core.training.device import precision, set_up_torch
-from opd_core.training.evaluation import Evaluation, Sampled, evaluate, evaluate_samples, recovery, verify
+from opd_core.training.evaluation import Evaluation
+from opd_core.training.examiner import Examiner
 from opd_core.training.fingerprint import differences, fingerprint
+from opd_core.training.first_check import first_check, least_aligned
 from opd_core.training.messages import Emit
 from opd_core.training.prepare import kept, prepare, restore
 from opd_core.training.ranks import GATHER, OVER, Ranks
+from opd_core.training.recorder import Recorder
 from opd_core.training.report import as_markdown, build_report, gap_recovered
 from opd_core.training.schedule import spent
 from opd_core.training.sharded import Gathered, gathered, shard
-from opd_core.training.states import sorted_by_length
-from opd_core.training.step import Step, Trainer, ask, train_step
+from opd_core.training.step import Trainer, train_step
 from opd_core.training.tally import Tally
 from opd_core.training.team import team
 
 _SCALARS_AGAIN = 100  # of the newest steps are said again on a resume
-# Recorded steps per Parquet part: fresh enough to browse, few enough files.
-_STEPS_PER_PART = 20
-_TOKENS_PER_PART = 100_000  # they wait in memory
 
 
 class Stopped(Exception):
@@ -105,7 +89,7 @@ class _Run:
         self.findings: list[dict[str, Any]] = []
         self.tally = Tally()
         self.latest: Evaluation | None = None  # of the student
-        self.unwritten: list[Step] = []  # recorded steps that are not at rest yet
+        self.recorder = Recorder(files, attempt=attempt, emit=emit)
         self.recent: deque[float] = deque(maxlen=20)  # seconds of the last steps, for the ETA
         self.scalars: deque[tuple[int, dict[str, float]]] = deque(maxlen=_SCALARS_AGAIN)
 
@@ -115,6 +99,7 @@ class _Run:
         ranks.tell({})  # only now do the others load: what the user has to put right is said once
         if self.spec.resources.sharding == "fsdp2":
             shard(t, device)
+        self.examiner = Examiner(t, self.emit, self._warn)
         start = self._resume(t, device)
         t.budget.wall_s_by_phase["setup"] += time.perf_counter() - began
         if start == 0:
@@ -189,104 +174,24 @@ class _Run:
     def _first_look(self, t: Trainer) -> None:
         """Self-check and accuracies before any update."""
         self.emit(messages.phase("checking the objective"))
-        self._self_check(t)
+        self.self_check = first_check(t, self.emit, self._warn)
         self.emit(messages.phase("evaluating teacher and student"))
-        solved = self._taught(t)
+        solved = self.examiner.teachers()
         taught = None if solved is None else sum(solved.values()) / len(solved)
-        before = self._evaluate(t, t.student)
+        before = self.examiner.student()
         self.accuracy["teacher"] = taught
         self.accuracy["before"] = before.accuracy if before else None
         if before:
-            self.files.write_json(outcomes.FILE, outcomes.first(before, solved, self._sampled(t)))
+            self.files.write_json(outcomes.FILE, outcomes.first(before, solved, self.examiner.sampled()))
         if taught is not None and before:
             self.emit({"type": "accuracy", "before": before.accuracy, "teacher": taught})
-            values = {
-                "accuracy": before.accuracy,
-                "eval_length": before.mean_length,
-                **self._recovery(t, before),
-                **self._ood(t),
-            }
-            self._say_scalars(0, values)
+            self._say_scalars(0, self._examined(before))
             self.latest = before
             if taught <= before.accuracy:
                 self._warn(
                     f"the teacher ({taught:.1%}) is no better than the student ({before.accuracy:.1%}) on the "
                     "evaluation split: there is little to learn from it here"
                 )
-
-    def _self_check(self, t: Trainer) -> None:
-        cursor = t.order.cursor
-        with t.autocast, torch.no_grad():
-            written = sorted_by_length(
-                t.writer.fresh(t.order.take(t.spec.rollout.prompts_per_step), step=1, progress=0.0)
-            )
-            rollouts = written.rollouts
-            student = HiddenTarget(completion_hidden(t.student.trunk, rollouts), t.student.head)
-            question = ask(t, written)
-            if t.teacher.wants_proposals:
-                question = replace(question, proposed=propose(t.method, student, special_ids(t.student)))
-            told = t.teacher.score(question, micro_tokens=t.micro_tokens).scores.rows
-            self._check_aligned(told)
-            found = self_check(
-                t.method,
-                rollouts,
-                student,
-                told,
-                eos_ids=t.student.eos_ids,
-                special_ids=special_ids(t.student),
-            )
-        t.order.cursor = cursor  # the same problems are the first step's
-        self.self_check = found.as_dict()
-        if found.force_at_teacher is not None and found.force_at_teacher > TOLERANCE:
-            raise RuntimeError(
-                f"self-check: the update does not vanish where teacher equals student (force "
-                f"{found.force_at_teacher:.2g} > {TOLERANCE:g}); this is a defect of the objective"
-            )
-        if found.force <= TOLERANCE:
-            self._warn("the teacher scores the student's tokens exactly as the student does: there is nothing to learn")
-        if not found.aligned:
-            offsets = ", ".join(f"{offset}: {nats:.2f}" for offset, nats in found.alignment.items())
-            self._warn(
-                "the teacher's scores fit the student's tokens better one position off than where they stand (mean "
-                f"log-probability at offset {offsets}): check that both models read the same tokens"
-            )
-        vanishes = (
-            f"optimum elsewhere than at the teacher ({found.shift}), not checked there"
-            if found.force_at_teacher is None
-            else f"update vanishes at teacher = student ({found.force_at_teacher:.1e})"
-        )
-        self.emit(
-            messages.event(
-                "self_check",
-                f"{vanishes}; force with the real scores {found.force:.1e}; cosine to the exact reverse-KL gradient "
-                f"{found.cosine_to_reverse_kl:.2f}",
-                **self.self_check,
-            )
-        )
-
-    def _check_aligned(self, told: Target) -> None:
-        """Of the first batch, enough must be in the words of a teacher with another tokenizer. Raises UserError."""
-        if not isinstance(told, TranslatedTarget):
-            return
-        aligned, least = float(told.shared.rows.float().mean()), self._least_aligned
-        tokens = int((~told.shared.absent).sum())
-        sentence = (
-            f"{aligned:.1%} of the first batch's tokens are aligned with the teacher's, which has {tokens:,} of the "
-            f"student's {len(told.shared.absent):,} tokens"
-        )
-        if aligned < least:
-            raise UserError(
-                f"teacher.tokenizer.min_aligned: {least:g} is not reached: {sentence}; choose a teacher whose "
-                "tokenizer is closer to the student's, or accept less",
-                param="teacher.tokenizer.min_aligned",
-                code="tokenizers_too_different",
-            )
-        self.emit(messages.event("aligned", sentence, aligned=aligned, shared_tokens=tokens))
-
-    @property
-    def _least_aligned(self) -> float:
-        teacher = self.spec.teacher
-        return 0.0 if teacher is None or teacher.tokenizer is None else teacher.tokenizer.min_aligned
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -305,24 +210,26 @@ class _Run:
         started = time.perf_counter()
         result = train_step(t, step)
         with t.budget.phase("telemetry"):
-            self._record(step, result)
+            self.recorder.take(step, result)
         metrics = result.metrics
         self.tally.add(metrics)
         self._watch(step, metrics)
         schedule = self.spec.schedule
         last = self._over(t, step)
         if last or (schedule.evaluate_every and step % schedule.evaluate_every == 0):
-            found = self._evaluate(t, t.student)
+            found = self.examiner.student()
             if found:
                 self.latest = found
-                metrics |= {"accuracy": found.accuracy, "eval_length": found.mean_length}
-                metrics |= self._recovery(t, found) | self._ood(t)
+                metrics |= self._examined(found)
         self.recent.append(time.perf_counter() - started)
         self._say_scalars(step, metrics)
         self._say_progress(t, step, metrics)
         regular = last or (schedule.checkpoint_every and step % schedule.checkpoint_every == 0)
         if self.should_save() or regular:  # asked first: a regular one fulfils the wish as well
             self._checkpoint(t, step)
+
+    def _examined(self, found: Evaluation) -> dict[str, float]:
+        return {"accuracy": found.accuracy, "eval_length": found.mean_length, **self.examiner.beyond(found)}
 
     def _say_progress(self, t: Trainer, step: int, metrics: dict[str, float]) -> None:
         self.emit(
@@ -344,7 +251,7 @@ class _Run:
         self.emit({"type": "metrics", "step": step, "values": values})
 
     def _watch(self, step: int, metrics: dict[str, float]) -> None:
-        if metrics.get("aligned", 1.0) < self._least_aligned:
+        if metrics.get("aligned", 1.0) < least_aligned(self.spec):
             self._warn(
                 "teacher.tokenizer.min_aligned: fewer of the student's tokens are aligned with the teacher's than that "
                 "in some steps (metric aligned): most of what it writes there gets no feedback"
@@ -358,119 +265,9 @@ class _Run:
             data = {name: value for name, value in finding.items() if name != "sentence"}
             self.emit(messages.event("health", finding["sentence"], level="warning", **data))
 
-    def _record(self, step: int, result: Step) -> None:
-        if not result.records:
-            return
-        payload, spread = records.encode(result.records), profiles.encode(result.profile)
-        self.emit({"type": "records", "step": step, "payload": _ascii(payload), "profile": _ascii(spread)})
-        self.unwritten.append(result)
-        tokens = sum(row["length"] for recorded in self.unwritten for row in recorded.records)
-        if len(self.unwritten) >= _STEPS_PER_PART or tokens >= _TOKENS_PER_PART:
-            self._write_records()
-
-    def _write_records(self) -> None:
-        if self.unwritten:
-            rows = [row for recorded in self.unwritten for row in recorded.records]
-            spread = [row for recorded in self.unwritten for row in recorded.profile]
-            first, last = rows[0]["step"], rows[-1]["step"]
-            records.write_part(self.files, rows, first, last, self.attempt)
-            profiles.write_part(self.files, spread, first, last, self.attempt)
-            self.unwritten = []
-
-    def _evaluate(self, t: Trainer, lm: LanguageModel, **options: Any) -> Evaluation | None:
-        with t.budget.phase("evaluation"), t.autocast:
-            found = evaluate(
-                lm,
-                t.task,
-                max_new_tokens=self.spec.rollout.max_new_tokens,
-                engine=t.writer.engine if lm is t.student else None,
-                **options,
-            )
-        if found:
-            t.budget.eval_tokens += found.tokens
-            t.budget.eval_flops += 2.0 * lm.flop_parameters * found.spent
-        return found
-
-    def _sampled(self, t: Trainer) -> Sampled | None:
-        """What several samples of each held-out problem come to, where the job asks for pass@k."""
-        samples, rollout = self.spec.schedule.pass_at_k, self.spec.rollout
-        if not samples:
-            return None
-        with t.budget.phase("evaluation"), t.autocast:
-            found = evaluate_samples(
-                t.student,
-                t.task,
-                samples=samples,
-                seed=self.spec.seed,
-                max_new_tokens=rollout.max_new_tokens,
-                temperature=rollout.temperature,
-                top_p=rollout.top_p,
-                engine=t.writer.engine,
-            )
-        if found:
-            t.budget.eval_tokens += found.tokens
-            t.budget.eval_flops += 2.0 * t.student.flop_parameters * found.spent
-        return found
-
-    def _taught(self, t: Trainer) -> dict[int, bool] | None:
-        """Right or wrong by problem: each is solved by the heaviest teacher that speaks for it, in its own context."""
-        if isinstance(t.teacher, RemoteTeacher):
-            return self._solved_by_server(t, t.teacher)
-        speakers = {problem.id: t.teacher.speaker(problem) for problem in t.task.eval}
-        solved: dict[int, bool] = {}
-        for voice in t.teacher.voices:
-            own = [problem for problem in t.task.eval if speakers[problem.id] is voice]
-            if not own:
-                continue
-            found = self._evaluate(t, voice.lm, problems=own, encode=lambda problem, v=voice: v.encode(t.task, problem))
-            if found is None:
-                return None
-            solved |= zip(found.problems, found.correct, strict=True)
-            if len(t.teacher.voices) > 1:
-                sentence = f"{voice.lm.name} ({voice.path}) solves {found.accuracy:.1%} of its {len(own)} problems"
-                self.emit(messages.event("teacher", sentence, accuracy=found.accuracy, problems=len(own)))
-        return solved or None
-
-    def _solved_by_server(self, t: Trainer, teacher: RemoteTeacher) -> dict[int, bool] | None:
-        if t.task.verify is None or not t.task.eval:
-            return None
-        if t.task.environment is not None:
-            self._warn(
-                "the teacher server is not asked to solve problems: it cannot be answered by the tool (task.tool)"
-            )
-            return None
-        with t.budget.phase("evaluation"):
-            texts = teacher.solve(t.task.eval, self.spec.rollout.max_new_tokens)
-        right = verify(t.task, t.task.eval, texts)
-        return {problem.id: bool(correct) for problem, correct in zip(t.task.eval, right, strict=True)}
-
-    def _ood(self, t: Trainer) -> dict[str, float]:
-        found = self._evaluate(t, t.student, problems=t.task.ood)
-        return {"ood_accuracy": found.accuracy} if found else {}
-
-    def _recovery(self, t: Trainer, written: Evaluation) -> dict[str, float]:
-        problems = self.spec.telemetry.recovery_problems
-        if not problems or not t.teacher.voices:  # a server only scores
-            return {}
-        heaviest = max(t.teacher.voices, key=lambda voice: voice.weight)
-        helper = heaviest.lm  # it takes over, reading the bare prompt
-        if helper is t.student or heaviest.translator is not None:  # it could not go on within the student's tokens
-            return {}
-        with t.budget.phase("evaluation"), t.autocast:
-            found = recovery(
-                helper,
-                t.task,
-                written.rollouts,
-                problems=problems,
-                max_new_tokens=self.spec.rollout.max_new_tokens,
-            )
-        t.budget.eval_flops += 2.0 * helper.flop_parameters * found.spent
-        return {f"recovery_{percent}": share for percent, share in found.solved.items()}
-
     def _checkpoint(self, t: Trainer, step: int) -> None:
         with t.budget.phase("checkpoint"):
-            # Records first: a resume starts after this step and would never write them again.
-            self._write_records()
+            self.recorder.write()
             progress = checkpoint.Progress(
                 step=step,
                 cursor=t.order.cursor,
@@ -521,12 +318,12 @@ class _Run:
         self._tell_unspent(t, step)
         if self.latest is None and self.accuracy["before"] is not None:
             # Resumed after the last step: the weights are final, but their evaluation was lost with the process.
-            self.latest = self._evaluate(t, t.student)
+            self.latest = self.examiner.student()
         if self.latest is not None:
             self.accuracy["after"] = self.latest.accuracy
             if self.files.exists(outcomes.FILE):  # a run that an earlier version began has none
                 known = self.files.read_json(outcomes.FILE)
-                self.files.write_json(outcomes.FILE, outcomes.last(known, self.latest, self._sampled(t)))
+                self.files.write_json(outcomes.FILE, outcomes.last(known, self.latest, self.examiner.sampled()))
         before, after, teacher = (self.accuracy[key] for key in ("before", "after", "teacher"))
         self.accuracy["gap_recovered"] = gap_recovered(before, after, teacher)
         self.emit({"type": "accuracy", **self.accuracy})
@@ -542,17 +339,8 @@ class _Run:
             budget=t.budget,
             accuracy=self.accuracy,
             versions={"python": platform.python_version(), **self.fingerprint},
-            models={
-                "student": _describe(t.student),
-                "teacher": _describe_teacher(t.teacher),
-                "vocabulary": t.student.vocab_size,
-            },
-            task={
-                "name": t.task.name,
-                "train_problems": len(t.task.train),
-                "eval_problems": len(t.task.eval),
-                "split": "held out; no prompt text is in both",
-            },
+            models=describe_models(t.student, t.teacher),
+            task=describe_task(t.task),
             self_check=self.self_check,
             warnings=self.warnings,
             health=self.findings,
@@ -594,38 +382,3 @@ def _same_run(stored: dict[str, Any], spec: JobSpec) -> bool:
 def _by_one(spec: JobSpec) -> JobSpec:
     alone = {"processes": 1, "sharding": "none"}
     return spec.model_copy(update={"resources": spec.resources.model_copy(update=alone)})
-
-
-def _ascii(payload: bytes) -> str:
-    return base64.b64encode(payload).decode()
-
-
-def _describe_teacher(teacher: Teacher) -> dict[str, Any]:
-    """One teacher as a model; several with what sets them apart."""
-    if isinstance(teacher, RemoteTeacher):
-        return {"name": teacher.name, "top_k": teacher.server.endpoint.top_k, "parameters": None}
-    described = [{**_describe(voice.lm), **_arrangement(voice)} for voice in teacher.voices]
-    if len(described) == 1:
-        return described[0]
-    return {"name": " + ".join(one["name"] for one in described), "mixture": described}
-
-
-def _arrangement(voice: Voice) -> dict[str, Any]:
-    told = {
-        "context": voice.context,
-        "decay": voice.decay,
-        "weight": None if voice.weight == 1.0 else voice.weight,
-        "tags": None if voice.tags is None else sorted(voice.tags),
-        "shared_tokens": None if voice.translator is None else voice.translator.shared_tokens,
-    }
-    return {name: value for name, value in told.items() if value is not None}
-
-
-def _describe(lm: LanguageModel) -> dict[str, Any]:
-    return {
-        "name": lm.name,
-        "revision": lm.revision,
-        "architecture": type(lm.model).__name__,
-        "parameters": count_weights(lm.model),
-        **({} if lm.adapter is None else {"adapter_parameters": sum(map(torch.numel, adapter_weights(lm).values()))}),
-    }

@@ -208,3 +208,82 @@ def test_the_typed_client_compares(client, http, train):
     assert found.arms[0].accuracy_at_budget.mean == 0.5
     assert found.runs[0].x[-1] == 4e9
     assert client.shared_problems(*jobs, step=3).data == []
+
+
+# --- problem by problem -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def examine(http):
+    """Write what a run solved at its end, as its trainer would."""
+
+    def write(job_id, correct, problems=None):
+        one = {"correct": correct, "length": [3] * len(correct), "truncated": [False] * len(correct)}
+        known = {"problems": problems or list(range(len(correct))), "teacher": None, "before": one, "after": one}
+        http.app.state.services.files(job_id).write_json("evaluation.json", known)
+
+    return write
+
+
+def test_arms_meet_problem_by_problem_under_the_seeds_that_both_have(http, train, examine):
+    runs = {
+        (recipe, seed): train({"recipe": recipe, "seed": seed}, {0: 0.2, 4: 0.5}, 100)
+        for recipe, seed in (("gkd", 1), ("gkd", 2), ("tml-opd", 1), ("tml-opd", 2), ("tml-opd", 3))
+    }
+    examine(runs["gkd", 1], [True, True, True, False])
+    examine(runs["gkd", 2], [True, False, True, False])
+    examine(runs["tml-opd", 1], [True, False, False, False])
+    examine(runs["tml-opd", 2], [False, True, True, False])
+    examine(runs["tml-opd", 3], [False, False, False, False])  # nobody to meet
+    found = compared(http, *runs.values())
+    (duel,) = found["duels"]
+    assert (duel["left"], duel["right"], duel["seeds"], duel["problems"]) == ("A", "B", [1, 2], 4)
+    # Seed 1: two problems ahead. Seed 2: one ahead, one behind. So 2 of 8, and 3 of the 4 that only one solves.
+    assert duel["difference"]["value"] == pytest.approx(0.25)
+    assert duel["wins"]["value"] == pytest.approx(0.75)
+    assert -1.0 <= duel["difference"]["low"] < 0.25 < duel["difference"]["high"] <= 1.0
+    assert 0.0 <= duel["wins"]["low"] < 0.75 < duel["wins"]["high"] <= 1.0
+    a, b = found["arms"]
+    assert a["accuracy_interval"]["value"] == pytest.approx(5 / 8)
+    assert b["accuracy_interval"]["value"] == pytest.approx(3 / 12)
+
+
+def test_the_order_of_a_request_turns_the_duel_round(http, train, examine):
+    one, other = (train({"recipe": recipe}, {0: 0.2, 4: 0.5}, 100) for recipe in ("gkd", "tml-opd"))
+    examine(one, [True, True, False])
+    examine(other, [False, True, False])
+    (there,), (back,) = compared(http, one, other)["duels"], compared(http, other, one)["duels"]
+    assert there["difference"] == {"value": pytest.approx(1 / 3), "low": None, "high": None}  # one seed is no interval
+    assert back["difference"]["value"] == pytest.approx(-1 / 3)
+    assert (there["wins"]["value"], back["wins"]["value"]) == (1.0, 0.0)
+
+
+def test_other_problems_seeds_or_ends_do_not_meet(http, train, examine):
+    here, elsewhere = (train({"recipe": recipe}, {0: 0.2, 4: 0.5}, 100) for recipe in ("gkd", "tml-opd"))
+    examine(here, [True, True], problems=[1, 2])
+    examine(elsewhere, [True, False], problems=[1, 3])
+    assert compared(http, here, elsewhere)["duels"] == []
+    other_seed = train({"recipe": "vopd", "seed": 5}, {0: 0.2, 4: 0.5}, 100)
+    examine(other_seed, [True, True], problems=[1, 2])
+    goes_on = train({"recipe": "aopd"}, {0: 0.2, 4: 0.5}, 100, ends=None)
+    examine(goes_on, [True, True], problems=[1, 2])
+    found = compared(http, here, other_seed, goes_on)
+    assert found["duels"] == []
+    assert found["arms"][2]["accuracy_interval"] is None
+
+
+def test_equals_win_nothing_of_each_other(http, train, examine):
+    one, other = (train({"recipe": recipe}, {0: 0.2, 4: 0.5}, 100) for recipe in ("gkd", "tml-opd"))
+    for job_id in (one, other):
+        examine(job_id, [True, False])
+    (duel,) = compared(http, one, other)["duels"]
+    assert (duel["difference"]["value"], duel["wins"]) == (0.0, None)
+
+
+def test_the_mean_on_the_way_to_the_budget_is_the_area_below_the_curve(http, train):
+    """By hand, up to step 4: (0.2 + 0.4) / 2 over half of the way, (0.4 + 0.6) / 2 over the other."""
+    longer = train({}, {0: 0.2, 2: 0.4, 4: 0.6, 8: 0.9}, 100)
+    other = train({"recipe": "gkd"}, {0: 0.0, 4: 0.4}, 100)
+    a, b = compared(http, longer, other)["arms"]
+    assert a["accuracy_to_budget"]["mean"] == pytest.approx(0.4)
+    assert b["accuracy_to_budget"]["mean"] == pytest.approx(0.2)

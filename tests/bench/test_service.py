@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cli.running import wait_until
-from tests.integration.conftest import Running, running_service
+from tests.cli.running import Running, running_service, wait_until
 
 pytestmark = pytest.mark.service
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cli.bench.statistics import area, estimate, holm, ratio
+from opd_core.statistics import area, estimate, holm, ratio
 
 WORLDS = 400  # more than the 200 that a claim about a level of 5 % needs at least
 

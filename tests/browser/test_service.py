@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from api.client import Client
 from api.schemas import Probe
 from dashboard.shaping.text import visible
 from tests.browser.conftest import Viewer, dashboard_over, tab
-from tests.cli.running import service, wait_until
+from tests.cli.running import running_service, wait_until
+from tests.tiny import TinyWorld
 
 pytestmark = pytest.mark.service
 
@@ -30,7 +30,7 @@ ANSWER_MS = 240_000  # two models are loaded for an answer, beside whatever else
 
 
 @dataclass(frozen=True)
-class Running:
+class Watched:
     """A service with its dashboard."""
 
     base: str
@@ -38,23 +38,16 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def running(tiny_world, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def running(tiny_world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """A service that may load the tiny models, and a dashboard over it; one for all tests of this file."""
     home = tmp_path_factory.mktemp("home")
-    root = str(tiny_world.root)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("API_URL", "API_TOKEN", "HOME", "REDIS_URL", "DATABASE_URL", "ARTIFACTS_URL"):
-            patch.delenv(f"OPD_{name}", raising=False)
-        with service(home, OPD_MODEL_ROOTS=root, OPD_DATA_ROOTS=root):
-            api_url = json.loads((home / "run" / "service.json").read_text())["api_url"]
-            token = (home / "token").read_text().strip()
-            with dashboard_over(api_url, token, home / "dashboard.log") as base, Client(api_url, token) as client:
-                yield Running(base, client)
-            assert "Traceback" not in (home / "dashboard.log").read_text()
+    with running_service(home, tiny_world) as up, dashboard_over(up.api_url, up.token, home / "dashboard.log") as base:
+        yield Watched(base, up.client)
+    assert "Traceback" not in (home / "dashboard.log").read_text()
 
 
 @pytest.fixture
-def service_viewer(request: pytest.FixtureRequest, running: Running, browser: Browser) -> Iterator[Viewer]:
+def service_viewer(request: pytest.FixtureRequest, running: Watched, browser: Browser) -> Iterator[Viewer]:
     """A tab on that dashboard."""
     with tab(browser, running.base, theme="light", name=request.node.name) as viewer:
         viewer.page.set_default_timeout(ANSWER_MS)
@@ -62,7 +55,7 @@ def service_viewer(request: pytest.FixtureRequest, running: Running, browser: Br
 
 
 @pytest.fixture(scope="module")
-def finished(running: Running, tiny_world) -> list[str]:
+def finished(running: Watched, tiny_world) -> list[str]:
     """Two short runs that are over: one routes, one goes the direct way."""
     made = []
     for recipe in ("cr-opd", "forward-kl"):
@@ -182,7 +175,7 @@ def question_of(page: Page, key: str) -> str:
 
 
 @pytest.mark.long  # tests/integration/test_questions asks the same without a browser
-def test_ask_what_if_and_see_both_plans(service_viewer: Viewer, running: Running, finished: list[str]) -> None:
+def test_ask_what_if_and_see_both_plans(service_viewer: Viewer, running: Watched, finished: list[str]) -> None:
     viewer, page, job_id = service_viewer, service_viewer.page, finished[0]
     viewer.open(f"/what_if?job={job_id}&step=2&seq=0")
     page.get_by_role("textbox", name="Changes to it").fill("routing: {kind: plain}")
@@ -201,7 +194,7 @@ def test_ask_what_if_and_see_both_plans(service_viewer: Viewer, running: Running
 
 @pytest.mark.long
 def test_probe_two_students_with_a_hostile_prompt(
-    service_viewer: Viewer, running: Running, finished: list[str]
+    service_viewer: Viewer, running: Watched, finished: list[str]
 ) -> None:
     viewer, page = service_viewer, service_viewer.page
     viewer.open(f"/compare?jobs={','.join(finished)}")

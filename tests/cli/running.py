@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,9 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from api.client import Client
 from tests.ports import free_port
+from tests.tiny import TinyWorld, tiny_body
 
 READY = "Ctrl-C stops everything"
 
@@ -64,3 +69,33 @@ def service(home: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
             for pid in left:
                 os.kill(pid, signal.SIGKILL)
     assert not left
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service that runs, and a client of it."""
+
+    home: Path
+    api_url: str
+    token: str
+    client: Client
+    spec: Callable[..., dict[str, Any]]
+    up: subprocess.Popen[str]
+
+    def run_directory(self, job_id: str) -> Path:
+        return self.home / "artifacts" / "jobs" / job_id
+
+
+@contextmanager
+def running_service(home: Path, world: TinyWorld) -> Iterator[Running]:
+    """``opd up`` in ``home``, ready, with the tiny models and data allowed; what is lost is soon found again."""
+    root = str(world.root)
+
+    def spec(**sections: Any) -> dict[str, Any]:
+        return tiny_body(world, **{"rollout": {"prompts_per_step": 6, "max_new_tokens": 8}, **sections})
+
+    with service(home, OPD_MODEL_ROOTS=root, OPD_DATA_ROOTS=root, OPD_LEASE_S="6") as process:
+        api_url = json.loads((home / "run" / "service.json").read_text())["api_url"]
+        token = (home / "token").read_text().strip()
+        with Client(api_url, token) as client:
+            yield Running(home, api_url, token, client, spec, process)

@@ -64,7 +64,7 @@ RECIPES: list[Json] = [
         "fixed_point": "teacher",
         "method": load("tml-opd").method.model_dump(mode="json"),
     },
-    load("gae-cr-opd").model_dump(mode="json") | {"object": "recipe"},
+    load("gae-cr-opd").model_dump(mode="json") | {"object": "recipe", "brings": load("gae-cr-opd").brings.brief()},
 ]
 
 

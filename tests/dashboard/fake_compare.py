@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -30,6 +31,8 @@ def comparison(jobs: list[Json], series: list[Json], axis: str) -> Json:
                 "accuracy_after": spread([value for value in accuracies if value is not None]),
                 "gap_recovered": spread([0.5] * len(accuracies)),
                 "accuracy_at_budget": spread([0.4375 + 0.01 * i for i in range(len(accuracies))]),
+                "accuracy_to_budget": spread([0.3125 + 0.01 * i for i in range(len(accuracies))]),
+                "accuracy_interval": {"value": 0.45, "low": 0.4, "high": 0.5} if len(accuracies) > 1 else None,
                 "student_tokens": spread([1020 * run["step"] for run in members if run["step"]]),
                 "teacher_tokens": spread([2040 * run["step"] for run in members if run["step"]]),
                 "flops": spread([3.1e11 * run["step"] for run in members if run["step"]]),
@@ -46,6 +49,17 @@ def comparison(jobs: list[Json], series: list[Json], axis: str) -> Json:
         "without_budget": [run["id"] for run in runs if run["reach"] is None],
         "runs": runs,
         "arms": arms,
+        "duels": [
+            {
+                "left": left["key"],
+                "right": right["key"],
+                "seeds": [0],
+                "problems": 200,
+                "difference": {"value": 0.125, "low": None, "high": None},
+                "wins": {"value": 0.625, "low": 0.5, "high": 0.75},
+            }
+            for left, right in itertools.combinations(arms, 2)
+        ],
         "differences": differences if len(keys) > 1 else [],
     }
 

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from api.schemas import Comparison, SharedProblem, Spread
+from api.schemas import Comparison, Interval, SharedProblem, Spread
 from dashboard.shaping import compared, head_to_head, pairs
 from dashboard.shaping.colors import luminance
 from dashboard.shaping.text import percent
@@ -99,6 +99,20 @@ def test_spread_is_mean_range_and_deviation() -> None:
     assert head_to_head.spread_text(None, percent) == "–"
 
 
+def test_intervals_read_as_shares_and_differences_as_points() -> None:
+    sure, one_seed = Interval(value=0.62, low=0.513, high=0.727), Interval(value=-0.05, low=None, high=None)
+    assert head_to_head.interval_text(sure) == "62.0 % (51.3 to 72.7)"
+    assert head_to_head.interval_text(sure, bare=True) == "51.3 to 72.7 %"
+    assert head_to_head.interval_text(sure, points=True) == "+62.0 points (+51.3 to +72.7)"
+    assert head_to_head.interval_text(one_seed, points=True) == "-5.0 points"
+    assert head_to_head.interval_text(one_seed, bare=True) == "–"
+    assert head_to_head.interval_text(None) == "–"
+
+
+def test_arms_without_a_common_seed_are_told_what_to_do(app, fake_api: FakeApi) -> None:
+    assert "are compared problem by problem" in texts(app("compare", jobs=f"{RUNNING},{QUEUED}"))
+
+
 def test_tables_have_a_row_per_arm_and_a_legend_per_run() -> None:
     found = comparison(RUNNING, DONE, QUEUED)
     drawn = compared.looks(found, "light")
@@ -148,7 +162,8 @@ def test_a_link_opens_a_comparison(app) -> None:
     assert "not significance" in texts(test)
     tables = [frame.value for frame in test.dataframe]
     assert list(tables[1]["arm"]) == ["A · forward-kl", "B · gae-cr-opd"]
-    assert "method.credit.critic.form" in list(tables[3]["field"])
+    assert list(tables[3]["wins"]) == ["62.5 % (50.0 to 75.0)"]
+    assert "method.credit.critic.form" in list(tables[4]["field"])
 
 
 def test_the_choice_of_runs_is_written_to_the_link(app) -> None:

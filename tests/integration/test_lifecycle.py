@@ -8,8 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from api.client import ApiError
-from tests.cli.running import wait_until
-from tests.integration.conftest import Running
+from tests.cli.running import Running, wait_until
 from tests.integration.test_service import LONG, wait_for_step
 from tests.worker.conftest import is_running
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cli.running import wait_until
-from tests.integration.conftest import Running
+from tests.cli.running import Running, wait_until
 
 pytestmark = pytest.mark.service
 

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.recipes import smoke
 from opd_core.recipes import load, names
 from opd_core.spec import MethodSpec
-from tests.integration.conftest import Running
+from tests.cli.running import Running
 
 # Together they choose something in every variable and need everything that a method may need.
 FEW = ["exopd", "gae-cr-opd", "reopold", "scope", "sft"]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from opd_core.models import load_model
 from opd_core.spec import ModelSpec
-from tests.integration.conftest import Running
+from tests.cli.running import Running
 from tests.loopback import Loopback
 from tests.teachers.fake_server import FakeServer
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.running import processes_of, wait_until
-from tests.integration.conftest import Running, running_service
+from tests.cli.running import Running, processes_of, running_service, wait_until
 from tests.worker.conftest import is_running
 
 pytestmark = pytest.mark.service

@@ -6,7 +6,7 @@ import pytest
 
 from opd_core.tasks import tools
 from opd_core.tasks.demo_tokenizer import make_tokenizer
-from tests.integration.conftest import Running
+from tests.cli.running import Running
 from tests.tiny import TinyWorld, write_tiny_model
 
 pytestmark = pytest.mark.service

@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from tests.cli.running import wait_until
-from tests.integration.conftest import running_service
+from tests.cli.running import running_service, wait_until
 
 LORA = {"lora": {"rank": 8}}
 
