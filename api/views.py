@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,8 +19,8 @@ def _time(seconds: float) -> datetime:
 
 def _dated(row: Any) -> dict[str, Any]:
     """The row's fields with its times as UTC dates."""
-    fields = asdict(row)
-    return {key: _time(value) if key.endswith("_at") and value is not None else value for key, value in fields.items()}
+    found = {one.name: getattr(row, one.name) for one in fields(row)}  # asdict would copy whole specs
+    return {key: _time(value) if key.endswith("_at") and value is not None else value for key, value in found.items()}
 
 
 def job(row: rows.Job) -> s.Job:

@@ -31,7 +31,8 @@ from opd_core.runs.settings import Settings
 API_PORT = 8321
 DASHBOARD_PORT = 8501
 _HOST = "127.0.0.1"
-_POLITE = 5  # niceness of everything but the worker that trains: it gets the cores
+# Niceness of what may wait for the worker that trains. Broker and API may not: they need little, and are waited for.
+_POLITE = 5
 _WORKER_MARGIN_S = 15.0  # beyond drain_s: time to record what happened
 
 Say = Callable[[str], None]
@@ -206,7 +207,7 @@ def summary(settings: Settings, address: Address) -> str:
 
 
 def _broker_part(broker: Broker, command: list[str]) -> Part:
-    return Part(name="broker", command=command, ready=broker.answers, nice=_POLITE, ready_within_s=20.0)
+    return Part(name="broker", command=command, ready=broker.answers, ready_within_s=20.0)
 
 
 def _api_part(address: Address, environment: dict[str, str]) -> Part:
@@ -216,7 +217,6 @@ def _api_part(address: Address, environment: dict[str, str]) -> Part:
         command=[sys.executable, "-m", "api.serve", "--port", port],
         ready=lambda: _answers(f"{address.api_url}/livez"),
         environment=environment,
-        nice=_POLITE,
     )
 
 

@@ -16,7 +16,7 @@ from opd_core.runs.states import TERMINAL, WAITING, InvalidTransition
 from opd_core.runs.store.base import Base
 from opd_core.runs.store.labels import labelled, set_labels
 from opd_core.runs.store.quota import Quota, require_room
-from opd_core.runs.store.transaction import append_event, find_job, set_job, the_job
+from opd_core.runs.store.transaction import JOB, append_event, find_job, set_job, the_job
 from opd_core.spec import JobSpec
 
 IDEMPOTENCY_S = 24 * 3600.0
@@ -146,7 +146,7 @@ class Jobs(Base):
             ids = ids.where(t.jobs.c.status == status)
         if name_contains:
             ids = ids.where(t.jobs.c.name.icontains(storable(name_contains), autoescape=True))
-        query = select(t.jobs).where(t.jobs.c.id.in_(ids.scalar_subquery())).order_by(t.jobs.c.id.desc())
+        query = select(*JOB).where(t.jobs.c.id.in_(ids.scalar_subquery())).order_by(t.jobs.c.id.desc())
         with self._read() as connection:
             found = [Job.of(row) for row in connection.execute(query).mappings()]
         return found[:limit], len(found) > limit

@@ -11,6 +11,7 @@ from opd_core.runs import tables as t
 from opd_core.runs.rows import Claim, Job
 from opd_core.runs.states import ACTIVE, TERMINAL
 from opd_core.runs.store.transaction import (
+    JOB,
     append_event,
     close_attempts,
     end_job,
@@ -172,7 +173,7 @@ class Leases(Workers):
             lost = list(connection.execute(select(jobs.id).where(orphaned)).scalars())
         for job_id in lost:
             with self._write() as connection:
-                row = connection.execute(select(t.jobs).where(jobs.id == job_id, orphaned).with_for_update()).mappings()
+                row = connection.execute(select(*JOB).where(jobs.id == job_id, orphaned).with_for_update()).mappings()
                 for mapping in row:
                     job = Job.of(mapping)
                     give_back(connection, job, crashed=job.status != "queued", reason="lease expired")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, func, insert, null, select, update
@@ -16,6 +17,10 @@ from opd_core.runs.states import ACTIVE, require
 Level = Literal["info", "warning", "error"]
 
 
+JOB = tuple(t.jobs.c[one.name] for one in fields(Job))
+"""What ``Job.of`` reads. The rest is not fetched: a finished job's report alone is larger than all of it."""
+
+
 class JobNotFound(LookupError):
     """No job of that id."""
 
@@ -27,13 +32,13 @@ def held(job_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:
 
 def held_job(connection: Connection, job_id: str, attempt: int) -> Job | None:
     """The job, locked, if this attempt still holds it."""
-    query = select(t.jobs).where(*held(job_id, attempt)).with_for_update()
+    query = select(*JOB).where(*held(job_id, attempt)).with_for_update()
     row = connection.execute(query).mappings().one_or_none()
     return None if row is None else Job.of(row)
 
 
 def find_job(connection: Connection, job_id: str, *, lock: bool = False) -> Job | None:
-    query = select(t.jobs).where(t.jobs.c.id == job_id)
+    query = select(*JOB).where(t.jobs.c.id == job_id)
     row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
     return None if row is None else Job.of(row)
 
