@@ -10,6 +10,7 @@ outside the support, so that is reported.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -57,22 +58,28 @@ def among(ids: Tensor, others: Tensor) -> Tensor:
     return (ids[:, :, None] == others[:, None, :]).any(2)
 
 
+_NOWHERE = -1e4  # a log-probability that no sum notices, and that has a gradient where there is no other
+
+
 def coarsen(logp: Tensor, tokens: TokenSet, remainder: Remainder) -> Tensor:
     """Log-probabilities [N, V] -> those of the tokens [N, K]: with a bucket of all others [N, K + 1] (tail),
     renormalised, or as they are (generalised, raw).
 
-    Tokens that are not kept have probability 0; the bucket has at least the precision's epsilon. A renormalised row
-    without any token is uniform: it says nothing.
+    Tokens that are not kept have probability 0; the bucket has at least the precision's epsilon. A row without any
+    token says nothing: its bucket is 1, a renormalised one is uniform.
     """
     inside = logp.gather(1, tokens.ids).masked_fill(~tokens.keep, -torch.inf)
     if remainder == "renormalised":
         return inside.masked_fill(~tokens.keep.any(1, keepdim=True), 0.0).log_softmax(1)
     if remainder != "tail":
         return inside
-    # Rounding can bring the sum to 1 or above. The bucket then keeps the smallest mass that the precision can tell from
-    # none: exactly none would make a KL infinite wherever only one of the two models' sums is rounded up.
-    mass = inside.logsumexp(1, keepdim=True).clamp(max=-torch.finfo(logp.dtype).eps)
-    return torch.cat([inside, torch.log1p(-mass.exp())], 1)
+    # The others are added up: what the tokens leave to 1 would be all rounding where that is little, and the teacher
+    # leaves little just where a student that leaves more has most to hear. The bucket keeps the smallest mass that the
+    # precision can tell from none: exactly none would make a KL infinite.
+    taken = torch.zeros_like(logp, dtype=torch.int8).scatter_add_(1, tokens.ids, tokens.keep.to(torch.int8)) > 0
+    others = logp.masked_fill(taken, _NOWHERE).logsumexp(1, keepdim=True)
+    bucket = others.clamp(min=math.log(torch.finfo(logp.dtype).eps))
+    return torch.cat([inside, bucket.masked_fill(~tokens.keep.any(1, keepdim=True), 0.0)], 1)
 
 
 def rest(logp: Tensor, tokens: TokenSet) -> Tensor:

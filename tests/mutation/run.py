@@ -42,7 +42,7 @@ def main() -> int:
     survivors = []
     with tempfile.TemporaryDirectory(prefix="opd-mutants-") as folder:
         tree = Path(folder)
-        for name in ("opd_core", "api", "tests"):
+        for name in ("opd_core", "api", "worker", "dashboard", "cli", "tests"):
             shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "artifacts"))
         shutil.copy(ROOT / "pyproject.toml", tree)
         for suite in sorted({row["tests"] for row in rows}):
@@ -79,6 +79,7 @@ def _red(tree: Path, suite: str) -> bool:
         os.dup2(silence, 1)
         os.dup2(silence, 2)
         os.chdir(tree)
+        os.environ["PYTHONPATH"] = str(tree)
         sys.path.insert(0, str(tree))
         # The slow process tests add nothing here.
         slow = "not killed and not sigterm and not supervisor and not teaches"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import get_args
 
 import pytest
@@ -13,7 +14,7 @@ from opd_core.objective.divergences import reverse_kl
 from opd_core.objective.feedback import Feedback, FeedbackContext
 from opd_core.objective.loss import force, plan_loss
 from opd_core.objective.plan import build_plan
-from opd_core.objective.support import choose_tokens, coarsen
+from opd_core.objective.support import TokenSet, choose_tokens, coarsen
 from opd_core.spec import MethodSpec
 from opd_core.spec.variables.objective import Divergence
 from opd_core.spec.variables.support import TopKKind
@@ -231,3 +232,24 @@ def test_special_tokens_are_silent_in_the_log_ratio_route_and_time_passes(batch)
 def test_a_renormalised_single_token_is_refused():
     with pytest.raises(ValueError, match="k >= 2"):
         method(kind="teacher_top_k", k=1, remainder="renormalised")
+
+
+def test_a_small_bucket_is_as_exact_as_a_large_one():
+    """In float32: what the tokens leave to 1 would be rounding alone."""
+    logits = torch.tensor([[12.0, 11.0, -1.0, -3.0, 2.0]], dtype=torch.float64)
+    tokens = TokenSet(torch.tensor([[0, 1, 1]]), torch.tensor([[True, True, False]]))  # one twice, as in a union
+    exact, found = (
+        coarsen(logits.to(dtype).log_softmax(1), tokens, "tail")[0, -1] for dtype in (torch.float64, torch.float32)
+    )
+    by_hand = logits[0, 2:].logsumexp(0) - logits[0].logsumexp(0)
+    assert float(exact) == pytest.approx(float(by_hand), rel=1e-12)
+    assert float(found) == pytest.approx(float(exact), rel=1e-6)
+
+
+def test_without_any_other_token_the_bucket_is_the_smallest_and_has_no_force():
+    logits = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    tokens = TokenSet(torch.tensor([[0, 1]]), torch.tensor([[True, True]]))
+    bucket = coarsen(logits.log_softmax(1), tokens, "tail")[0, -1]
+    bucket.backward()
+    assert float(bucket.detach()) == pytest.approx(math.log(torch.finfo(torch.float32).eps))
+    assert logits.grad.tolist() == [[0.0, 0.0]]
