@@ -217,9 +217,10 @@ def test_the_typed_client_compares(client, http, train):
 def examine(http):
     """Write what a run solved at its end, as its trainer would."""
 
-    def write(job_id, correct, problems=None):
+    def write(job_id, correct, problems=None, *, after=True):
         one = {"correct": correct, "length": [3] * len(correct), "truncated": [False] * len(correct)}
-        known = {"problems": problems or list(range(len(correct))), "teacher": None, "before": one, "after": one}
+        known = {"problems": problems or list(range(len(correct))), "teacher": None, "before": one}
+        known["after"] = one if after else None
         http.app.state.services.files(job_id).write_json("evaluation.json", known)
 
     return write
@@ -267,9 +268,11 @@ def test_other_problems_seeds_or_ends_do_not_meet(http, train, examine):
     examine(other_seed, [True, True], problems=[1, 2])
     goes_on = train({"recipe": "aopd"}, {0: 0.2, 4: 0.5}, 100, ends=None)
     examine(goes_on, [True, True], problems=[1, 2])
-    found = compared(http, here, other_seed, goes_on)
+    only_before = train({"recipe": "skew-forward-kl"}, {0: 0.2, 4: 0.5}, 100)
+    examine(only_before, [True, True], problems=[1, 2], after=False)
+    found = compared(http, here, other_seed, goes_on, only_before)
     assert found["duels"] == []
-    assert found["arms"][2]["accuracy_interval"] is None
+    assert [arm["accuracy_interval"] for arm in found["arms"][2:]] == [None, None]
 
 
 def test_equals_win_nothing_of_each_other(http, train, examine):
