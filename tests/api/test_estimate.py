@@ -109,8 +109,8 @@ def test_activations_are_about_what_a_forward_pass_keeps(tiny_spec, precision):
         for again in (False, True)
     )
     assert told == pytest.approx(whole, rel=0.3)
-    # Recomputed, a pass keeps the inputs, and each of the two layers is then there once by itself.
-    assert told_again == pytest.approx(inputs + whole / 2, rel=0.3)
+    # Recomputed, a pass keeps the layers' inputs (and a little more), and one of the two layers is there at a time.
+    assert inputs / 3 < told_again - told / 2 < inputs
 
 
 def kept_by_a_pass(lm, shape, again, precision):

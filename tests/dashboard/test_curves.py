@@ -31,6 +31,7 @@ def test_the_axis_of_steps_ends_at_a_round_number_and_with_the_run() -> None:
         3000,
     ]
     assert (curves.horizon(0, 60), curves.horizon(None, None), curves.horizon(41, None)) == (60, None, 50)
+    assert (curves.horizon(41, 45), curves.horizon(47, 45)) == (45, 47)  # not beyond the run, unless it is beyond
 
 
 def test_nothing_to_draw_yet() -> None:
