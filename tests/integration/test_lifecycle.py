@@ -25,7 +25,7 @@ def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
 
 def test_paused_and_resumed_ends_with_the_bits_of_an_uninterrupted_run(running: Running) -> None:
     client = running.client
-    spec = running.spec(schedule=LONG | {"steps": 60, "checkpoint_every": 0})
+    spec = running.spec(schedule=LONG | {"steps": 150, "checkpoint_every": 0})
     paused = client.submit(spec)
     pid = wait_for_step(running, paused.id, 5)
     assert client.save(paused.id).save_wanted
@@ -34,7 +34,7 @@ def test_paused_and_resumed_ends_with_the_bits_of_an_uninterrupted_run(running: 
     wait_until(lambda: client.job(paused.id).status == "paused", "paused")
     assert not is_running(pid)
     saved = client.checkpoints(paused.id).data
-    assert 5 <= saved[0].step < saved[-1].step < 60  # the wished one, and the one of the pause
+    assert 5 <= saved[0].step < saved[-1].step < 150  # the wished one, and the one of the pause
     with pytest.raises(ApiError) as refused:
         client.delete(paused.id)
     assert refused.value.status == 409
@@ -48,7 +48,7 @@ def test_paused_and_resumed_ends_with_the_bits_of_an_uninterrupted_run(running: 
     assert (done.status, done.attempt) == ("succeeded", 2)
     events = {event.type: event for event in client.events(paused.id).data}
     assert events["resumed"].data["step"] == saved[-1].step  # nothing was done twice
-    assert client.metrics(paused.id).steps == list(range(61))
+    assert client.metrics(paused.id).steps == list(range(151))
     assert same(weights(running, paused.id), weights(running, whole.id))
 
 
