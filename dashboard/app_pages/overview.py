@@ -102,7 +102,7 @@ def history() -> None:
         column_config={
             "time": st.column_config.DatetimeColumn("time (UTC)", format="MMM D, HH:mm:ss", width=130),
             "level": st.column_config.TextColumn("level", width=70),
-            "attempt": st.column_config.NumberColumn("attempt", width=70),
+            "attempt": st.column_config.TextColumn("attempt", width=70, alignment="right"),
             "event": st.column_config.TextColumn("event", width=150),
             "message": st.column_config.TextColumn("message", width="large"),
         },

@@ -138,7 +138,9 @@ def detail(result: Replan, position: int, offered: dict[str, fields.Field]) -> N
             hide_index=True,
             key="whatif_numbers",
             alt="Numbers of the selected token under both plans",
-            column_config=dict.fromkeys(("as trained", "re-planned", "change"), signed),
+            column_config=dict.fromkeys(
+                ("as trained", "re-planned", "change"), st.column_config.TextColumn(alignment="right")
+            ),
         )
         st.markdown("**Where the plans send what it gives up**")
         routes = what_if.routes(before, after)

@@ -207,7 +207,7 @@ def event_table(events: Sequence[Event]) -> pd.DataFrame:
         {
             "time": [event.created_at for event in newest],
             "level": [event.level for event in newest],
-            "attempt": [event.attempt for event in newest],
+            "attempt": ["–" if event.attempt is None else str(event.attempt) for event in newest],
             "event": [event.type.replace("_", " ") for event in newest],
             "message": [event.message for event in newest],
         }

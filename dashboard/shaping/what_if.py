@@ -127,20 +127,26 @@ def heatmap(difference: Recorded, shown: Mapping[str, Field], *, theme: str) -> 
 
 
 def numbers(before: Token, after: Token, shown: Mapping[str, Field], marks: Mapping[str, Mark]) -> pd.DataFrame:
-    """Both plans' numbers of one token, with what is approximate."""
+    """Both plans' numbers of one token, as they are shown, with what is approximate. A method that has no such number
+    has a dash.
+    """
     listed = [fields.LOG_RATIO, fields.RETURN, *shown.values()]
     pairs = [(field, field.read(before), field.read(after)) for field in listed]
     return pd.DataFrame(
         {
             "number": [field.label for field in listed],
-            "as trained": pd.Series([a for _, a, _ in pairs], dtype="float64"),
-            "re-planned": pd.Series([b for *_, b in pairs], dtype="float64"),
-            "change": pd.Series([_less(b, a) for _, a, b in pairs], dtype="float64"),
+            "as trained": [_shown(a) for _, a, _ in pairs],
+            "re-planned": [_shown(b) for *_, b in pairs],
+            "change": [_shown(_less(b, a)) for _, a, b in pairs],
             "": [
                 "exact" if (mark := mark_of(field, marks)) is None or mark.exact else "approximate" for field in listed
             ],
         }
     )
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.4f}"
 
 
 def mark_of(field: Field, marks: Mapping[str, Mark]) -> Mark | None:

@@ -39,8 +39,9 @@ def test_a_what_if_is_asked_waited_for_and_shown(app, fake_api: FakeApi) -> None
     assert len(test.get("echarts_chart")) == 1
     numbers = next(frame.value for frame in test.dataframe if "number" in frame.value)
     row = numbers.set_index("number").loc["coefficient"]
-    assert row["re-planned"] == pytest.approx(0.5 * row["as trained"])
-    assert row["change"] == pytest.approx(-0.5 * row["as trained"])
+    trained, replanned, change = (float(row[name]) for name in ("as trained", "re-planned", "change"))
+    assert replanned == pytest.approx(0.5 * trained, abs=1e-4)
+    assert change == pytest.approx(-0.5 * trained, abs=1e-4)
     assert row[""] == "approximate"
 
 
