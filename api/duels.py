@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from api import schemas as s
-from opd_core.statistics import Estimate, Floats, estimate, ratio
+from opd_core.statistics import Estimate, Floats, estimate, wins
 
 _RESAMPLES = 2000
 
@@ -48,20 +48,16 @@ def _duel(left: tuple[str, Examined], right: tuple[str, Examined], shared: bool)
     if not seeds or len({len(ours[seed][0]) for seed in seeds}) > 1:
         return None
     ahead = np.stack([ours[seed][1] - theirs[seed][1] for seed in seeds])
-    won = ratio((ahead > 0).astype(float), (ahead != 0).astype(float), shared=shared, resamples=_RESAMPLES)
+    won = wins(ahead, shared=shared, resamples=_RESAMPLES)
     return s.Duel(
         left=one,
         right=other,
         seeds=seeds,
         problems=ahead.shape[1],
         difference=_told(estimate(ahead, shared=shared, resamples=_RESAMPLES, bounds=(-1.0, 1.0))),
-        wins=None if won is None else _told(won, low=0.0, high=1.0),
+        wins=None if won is None else _told(won),
     )
 
 
-def _told(found: Estimate, low: float = -1.0, high: float = 1.0) -> s.Interval:
-    return s.Interval(
-        value=found.value,
-        low=None if found.low is None else max(low, found.low),
-        high=None if found.high is None else min(high, found.high),
-    )
+def _told(found: Estimate) -> s.Interval:
+    return s.Interval(value=found.value, low=found.low, high=found.high)

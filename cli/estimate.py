@@ -28,8 +28,7 @@ def tell_estimate(found: s.Validation, out: Console) -> None:
     if told.memory_gib is not None:
         table.add_row("memory", f"{told.memory_gib:,.2f} GiB", style="bold")
     out.print(table)
-    for model in told.models:
-        if model.reason is not None:
-            out.print(escape(f"{model.param}: the size of '{model.model}' is not known: {model.reason}."))
+    for sentence in told.unknown:
+        out.print(escape(sentence))
     for note in told.notes:
         out.print(f"[dim]{escape(note)}[/]")

@@ -19,6 +19,7 @@ Floats = NDArray[np.float64]
 
 _LEVEL = 0.95
 _BANK = 400
+_FREE = (-np.inf, np.inf)
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Estimate:
 
 
 def estimate(
-    outcomes: Floats, *, shared: bool, resamples: int, seed: int = 0, bounds: tuple[float, float] = (-np.inf, np.inf)
+    outcomes: Floats, *, shared: bool, resamples: int, seed: int = 0, bounds: tuple[float, float] = _FREE
 ) -> Estimate:
     """The mean of outcomes [seeds, problems] and how sure it is; ``bounds``: values that it cannot leave.
 
@@ -64,15 +65,27 @@ def estimate(
     )
 
 
-def ratio(above: Floats, below: Floats, *, shared: bool, resamples: int, seed: int = 0) -> Estimate | None:
+def ratio(
+    above: Floats, below: Floats, *, shared: bool, resamples: int, seed: int = 0, bounds: tuple[float, float] = _FREE
+) -> Estimate | None:
     """mean(above) / mean(below) with an interval by linearisation; None where the lower mean is not positive."""
     denominator = float(below.mean())
     if denominator <= 0.0:
         return None
     value = float(above.mean()) / denominator
     around = estimate((above - value * below) / denominator, shared=shared, resamples=resamples, seed=seed)
-    low, high = (None if bound is None else value + bound for bound in (around.low, around.high))
+    low = None if around.low is None else max(bounds[0], value + around.low)
+    high = None if around.high is None else min(bounds[1], value + around.high)
     return Estimate(value, low, high, None, around.seeds, around.problems, around.sd)
+
+
+def wins(ahead: Floats, *, shared: bool, resamples: int) -> Estimate | None:
+    """Of the problems that exactly one of two solves, the share that the first does; None where there is none.
+
+    ``ahead`` [seeds, problems]: what the first solves less what the second does.
+    """
+    won, apart = (ahead > 0).astype(float), (ahead != 0).astype(float)
+    return ratio(won, apart, shared=shared, resamples=resamples, bounds=(0.0, 1.0))
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -16,10 +16,9 @@ _GIB = 2.0**30
 def estimate(spec: JobSpec, settings: Settings) -> s.Estimate:
     """What a job may take. Raises UserError for a model directory with a link that leads out of the allowed roots."""
     sizes, found = _sizes(spec, settings)
-    volume = _volume(spec)
-    parts = None
+    volume, all_known, parts = _volume(spec), len(found) == len(sizes), None
     notes = ["Every row at rollout.max_new_tokens; prompts come on top, and so do evaluations."]
-    if len(found) == len(sizes):
+    if all_known:
         try:
             parts = [s.MemoryPart(what=what, gib=size / _GIB) for what, size in memory(spec, found)]
         except Unknown as unknown:
@@ -32,7 +31,7 @@ def estimate(spec: JobSpec, settings: Settings) -> s.Estimate:
         )
     return s.Estimate(
         **volume,
-        flops=_flops(spec, found, volume) if len(found) == len(sizes) else None,
+        flops=_flops(spec, found, volume) if all_known else None,
         models=sizes,
         memory=parts,
         memory_gib=None if parts is None else sum(part.gib for part in parts),

@@ -14,7 +14,6 @@ _FLOAT32 = 4.0
 # Bytes of one weight as a code: NF4 has a float32 scale for every 64.
 _CODES = {"int8": 1.0, "nf4": 0.5 + _FLOAT32 / 64}
 _GRADIENT_AND_MOMENTS = 3 * _FLOAT32
-_AUTO_MICRO_TOKENS = 16_384
 _ROWS_TOGETHER = 512
 
 
@@ -44,8 +43,7 @@ def memory(spec: JobSpec, found: Mapping[str, Checkpoint]) -> Iterator[tuple[str
     if rollout.endpoint is None:
         together = min(rows, _ROWS_TOGETHER) * rollout.max_new_tokens
         yield "rollout: key-value cache", together * 2 * student.layers * student.key_value * computed
-    micro = spec.batching.micro_tokens
-    tokens = min(_AUTO_MICRO_TOKENS if micro == "auto" else micro, rows * rollout.max_new_tokens)
+    tokens = min(spec.batching.tokens, rows * rollout.max_new_tokens)
     yield (
         "update: activations of a micro-batch",
         max(tokens, rollout.max_new_tokens) * _activations(student, computed, spec.batching.gradient_checkpointing),

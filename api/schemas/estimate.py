@@ -38,3 +38,12 @@ class Estimate(Schema):
     memory: list[MemoryPart] | None = Field(None, description="null where a model's size is not known.")
     memory_gib: float | None = Field(None, description="All parts together.")
     notes: list[str] = Field([], description="What is counted and what is not.")
+
+    @property
+    def unknown(self) -> list[str]:
+        """A sentence about each model whose size is not known."""
+        return [
+            f"{model.param}: the size of '{model.model}' is not known: {model.reason}."
+            for model in self.models
+            if model.reason is not None
+        ]

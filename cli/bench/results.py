@@ -16,6 +16,7 @@ from cli.bench.outcomes import Table, table
 from cli.bench.plan import TEACHER, TESTED_FROM, UNTRAINED, Plan, effect_weights, factors, weights
 from cli.bench.record import AXES, Record
 from opd_core.statistics import Estimate, area, estimate, holm, ratio
+from opd_core.statistics import wins as share_of_wins
 
 Json = dict[str, Any]
 
@@ -112,9 +113,8 @@ def _wins(plan: Plan, found: Table, names: list[str]) -> Json:
         if not seeds:
             continue
         ahead = found.contrast({one: 1.0, other: -1.0}, seeds)
-        won, apart = (ahead > 0).astype(float), (ahead != 0).astype(float)
-        share = ratio(won, apart, shared=found.shared, resamples=plan.resamples)
-        told = None if share is None else _told(share, (0.0, 1.0))
+        share = share_of_wins(ahead, shared=found.shared, resamples=plan.resamples)
+        told = None if share is None else _told(share)
         lead = ahead.mean(1)
         first = float((lead > 0).sum() + 0.5 * (lead == 0).sum())
         wins[one][other] = {"share": told, "seeds_ahead": first, "seeds": len(seeds)}
@@ -176,11 +176,8 @@ def _sure(plan: Plan, found: Table, outcomes: Any, bounds: tuple[float, float]) 
     return estimate(outcomes, shared=found.shared, resamples=plan.resamples, bounds=bounds)
 
 
-def _told(one: Estimate, bounds: tuple[float, float] | None = None) -> Json:
-    told = {key: value for key, value in asdict(one).items() if key != "p"}
-    if bounds is not None and told["low"] is not None:
-        told["low"], told["high"] = max(bounds[0], told["low"]), min(bounds[1], told["high"])
-    return told
+def _told(one: Estimate) -> Json:
+    return {key: value for key, value in asdict(one).items() if key != "p"}
 
 
 def _spent(runs: list[Record]) -> Json:

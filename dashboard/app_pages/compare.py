@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
+from pandas import DataFrame
+from pandas.io.formats.style import Styler
 
 from api.schemas import Comparison
 from dashboard import data
@@ -11,6 +15,12 @@ from dashboard.components.token_pairs import token_pairs
 from dashboard.shaping import compared, head_to_head, pairs
 
 LINE = st.column_config.TextColumn("", width=60)
+MEDIUM, LARGE = (st.column_config.TextColumn(width=width) for width in ("medium", "large"))
+
+
+def table(shown: DataFrame | Styler, key: str, alt: str, columns: dict[str, Any]) -> None:
+    """A table of this page: no index, and words for people who cannot see it."""
+    st.dataframe(shown, hide_index=True, key=key, alt=alt, column_config=columns)
 
 
 def curves(found: Comparison, drawn: dict[str, compared.Look]) -> None:
@@ -35,20 +45,10 @@ def tables(found: Comparison, drawn: dict[str, compared.Look]) -> None:
     st.subheader("Head to head", anchor=False)
     st.markdown(compared.budget_sentence(found))
     colors = [drawn[arm.jobs[0]].color for arm in found.arms]
-    st.dataframe(
-        head_to_head.painted(head_to_head.outcomes(found, drawn), colors),
-        hide_index=True,
-        key="outcomes",
-        alt="Accuracy by arm",
-        column_config={"": LINE, "arm": st.column_config.TextColumn(width="medium")},
-    )
-    st.dataframe(
-        head_to_head.painted(head_to_head.prices(found, drawn), colors),
-        hide_index=True,
-        key="prices",
-        alt="Tokens, compute and time by arm",
-        column_config={"": LINE, "arm": st.column_config.TextColumn(width="medium")},
-    )
+    arms = {"": LINE, "arm": MEDIUM}
+    outcomes, prices = head_to_head.outcomes(found, drawn), head_to_head.prices(found, drawn)
+    table(head_to_head.painted(outcomes, colors), "outcomes", "Accuracy by arm", arms)
+    table(head_to_head.painted(prices, colors), "prices", "Tokens, compute and time by arm", arms)
     st.caption(
         "An arm is one spec under any number of seeds: mean, then smallest to largest, then the standard deviation of "
         "the sample: spread, not significance. The 95 % interval is a bootstrap over seeds and problems. Training "
@@ -56,13 +56,8 @@ def tables(found: Comparison, drawn: dict[str, compared.Look]) -> None:
     )
     st.subheader("Problem by problem", anchor=False)
     if found.duels:
-        st.dataframe(
-            head_to_head.duels(found),
-            hide_index=True,
-            key="duels",
-            alt="Pairs of arms on the problems that both were examined on",
-            column_config={"arm": st.column_config.TextColumn(width="medium")},
-        )
+        about = "Pairs of arms on the problems that both were examined on"
+        table(head_to_head.duels(found), "duels", about, {"arm": MEDIUM})
         st.caption(
             "Runs of one seed begin with the same student and are examined on the same problems. Accuracy: the first "
             "arm's lead at the end. Wins: of the problems that exactly one of the two solves, the share that the first "
@@ -73,13 +68,8 @@ def tables(found: Comparison, drawn: dict[str, compared.Look]) -> None:
         st.caption("Runs of two arms under one seed, both at their end, are compared problem by problem.")
     st.subheader("What differs", anchor=False)
     if found.differences:
-        st.dataframe(
-            head_to_head.differences(found),
-            hide_index=True,
-            key="differences",
-            alt="Fields of the specs that are not the same in all arms",
-            column_config={"field": st.column_config.TextColumn(width="large")},
-        )
+        about = "Fields of the specs that are not the same in all arms"
+        table(head_to_head.differences(found), "differences", about, {"field": LARGE})
     else:
         st.caption("Nothing but seeds and names: these runs are one arm.")
 
@@ -88,13 +78,8 @@ def view(jobs: list[str], axis: str) -> None:
     """Everything that moves while a run runs."""
     found = data.compare(tuple(jobs), axis)
     drawn = compared.looks(found, charts.theme())
-    st.dataframe(
-        head_to_head.painted(head_to_head.runs(found, drawn), [drawn[run.id].color for run in found.runs]),
-        hide_index=True,
-        key="compared_runs",
-        alt="The compared runs and how they are drawn",
-        column_config={"": LINE, "run": st.column_config.TextColumn(width="medium")},
-    )
+    runs = head_to_head.painted(head_to_head.runs(found, drawn), [drawn[run.id].color for run in found.runs])
+    table(runs, "compared_runs", "The compared runs and how they are drawn", {"": LINE, "run": MEDIUM})
     curves(found, drawn)
     tables(found, drawn)
 

@@ -217,7 +217,7 @@ def _takes(told: Estimate) -> None:
     if told.memory is not None:
         with st.expander("Memory, part by part"):
             st.dataframe(estimates.parts(told), hide_index=True)
-    for sentence in estimates.sentences(told):
+    for sentence in (*told.unknown, *told.notes):
         st.caption(escape_markdown(sentence))
 
 

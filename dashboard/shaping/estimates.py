@@ -24,13 +24,3 @@ def parts(told: Estimate) -> pd.DataFrame:
     """What holds the memory."""
     listed = told.memory or []
     return pd.DataFrame({"what": [part.what for part in listed], "GiB": [part.gib for part in listed]})
-
-
-def sentences(told: Estimate) -> list[str]:
-    """What is not known and why, then what is counted."""
-    unknown = [
-        f"{model.param}: the size of '{model.model}' is not known: {model.reason}."
-        for model in told.models
-        if model.reason is not None
-    ]
-    return [*unknown, *told.notes]

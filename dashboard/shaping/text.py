@@ -76,9 +76,9 @@ def percent(value: float | None, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f} %"
 
 
-def signed(value: float | None) -> str:
+def signed(value: float | None, digits: int = 3) -> str:
     """1.5 -> ``+1.500``; None -> ``–``."""
-    return "–" if value is None else f"{value:+.3f}"
+    return "–" if value is None else f"{value:+.{digits}f}"
 
 
 def number(value: float | None, with_sign: bool) -> str:

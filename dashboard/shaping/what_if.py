@@ -17,7 +17,7 @@ from dashboard.shaping import fields
 from dashboard.shaping.colors import Scale, scale
 from dashboard.shaping.fields import Field
 from dashboard.shaping.matrix import matrix
-from dashboard.shaping.text import visible, words
+from dashboard.shaping.text import signed, visible, words
 
 LONGEST_HEATMAP = 256  # positions
 
@@ -135,18 +135,14 @@ def numbers(before: Token, after: Token, shown: Mapping[str, Field], marks: Mapp
     return pd.DataFrame(
         {
             "number": [field.label for field in listed],
-            "as trained": [_shown(a) for _, a, _ in pairs],
-            "re-planned": [_shown(b) for *_, b in pairs],
-            "change": [_shown(_less(b, a)) for _, a, b in pairs],
+            "as trained": [signed(a, 4) for _, a, _ in pairs],
+            "re-planned": [signed(b, 4) for *_, b in pairs],
+            "change": [signed(_less(b, a), 4) for _, a, b in pairs],
             "": [
                 "exact" if (mark := mark_of(field, marks)) is None or mark.exact else "approximate" for field in listed
             ],
         }
     )
-
-
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.4f}"
 
 
 def mark_of(field: Field, marks: Mapping[str, Mark]) -> Mark | None:

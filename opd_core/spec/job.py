@@ -132,6 +132,9 @@ class TaskSpec(Spec):
         return self
 
 
+_AUTO_MICRO_TOKENS = 16_384
+
+
 class BatchingSpec(Spec):
     """How one step is cut into pieces that fit the memory. It never changes the update."""
 
@@ -143,6 +146,11 @@ class BatchingSpec(Spec):
         description="Keep each layer's input only and compute the rest again in the backward pass: several times less "
         "memory for activations, a third more work for the student.",
     )
+
+    @property
+    def tokens(self) -> int:
+        """``micro_tokens`` as a number."""
+        return _AUTO_MICRO_TOKENS if self.micro_tokens == "auto" else self.micro_tokens
 
     @field_validator("micro_tokens")
     @classmethod

@@ -38,8 +38,6 @@ from opd_core.training.states import Writer
 from opd_core.training.step import Trainer
 from opd_core.training.student_step import StudentStep
 
-_AUTO_MICRO_TOKENS = 16_384
-
 
 def prepare(
     spec: JobSpec,
@@ -99,7 +97,6 @@ def prepare(
     critic = None
     if "critic" in method.needs:
         critic = ValueHead(student.head.weight.shape[1], settings.hidden, seed=spec.seed).to(device)
-    micro_tokens = spec.batching.micro_tokens
     return Trainer(
         spec=spec,
         method=method,
@@ -125,7 +122,7 @@ def prepare(
         reference=_reference(spec, files, size, device) if "reference" in method.needs else None,
         order=PromptOrder(task.train, seed=spec.seed),
         budget=Budget(),
-        micro_tokens=_AUTO_MICRO_TOKENS if micro_tokens == "auto" else micro_tokens,
+        micro_tokens=spec.batching.tokens,
         autocast=autocast(spec, device),
         writer=Writer(
             spec.rollout,
