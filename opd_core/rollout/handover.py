@@ -24,6 +24,7 @@ class Handover(ABC):
     """Of one run: ``run`` sets its names apart from those of others."""
 
     how: str  # for people
+    doubt: str = ""  # what else may be wrong where the server samples with other weights
 
     def __init__(self, server: Server, run: str) -> None:
         here = server.endpoint.handover
@@ -89,6 +90,7 @@ class AdapterHandover(Handover):
     """Each version is an adapter of its own beside the base model: several jobs can share the server."""
 
     how = "adapters"
+    doubt = "; where a job replaced the server's own weights before, start it anew: an adapter lies on them"
 
     def _tidy(self) -> None:
         for name in models(self.server):

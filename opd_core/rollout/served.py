@@ -164,6 +164,7 @@ class ServedStudent:
             f"it has not taken the student's weights: the log-probability of what it wrote is {float(said.mean()):.4f} "
             f"a token by its own account and {float(own.clamp(min=-100.0).mean()):.4f} by the trainer's, "
             f"{apart:.2g} nats apart on average, and {allowed:g} is allowed (tolerance of the endpoint)"
+            f"{self.handover.doubt}"
         )
 
     def _own(self, rollouts: Rollouts, temperature: float, top_p: float) -> Tensor:

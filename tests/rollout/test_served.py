@@ -83,8 +83,11 @@ def test_a_server_that_has_not_taken_the_weights_is_found_out(pair, changes):
     fake.deaf = True
     rows(served)
     move(student)
-    with pytest.raises(UserError, match=r"has not taken the student's weights: .* -\d.* by its own .* -\d.* 0\.001 is"):
+    with pytest.raises(
+        UserError, match=r"has not taken the student's weights: .* -\d.* by its own .* -\d.* 0\.001 is"
+    ) as told:
         rows(served, step=2)
+    assert ("start it anew" in told.value.message) == (changes is LORA)  # its own weights may be another job's
 
 
 def test_log_probabilities_from_before_the_temperature_are_refused(pair):

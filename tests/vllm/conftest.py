@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from opd_core.models import load_student
+from opd_core.rollout import WholeHandover
 from opd_core.runs.endpoints import Endpoint
 from opd_core.servers import Role, Server
-from tests.tiny import TinyWorld, make_tiny_world
+from opd_core.spec import JobSpec
+from tests.tiny import TinyWorld, make_tiny_world, tiny_body
 from tests.vllm.serve import VLLMServer
 
 
@@ -74,3 +77,13 @@ def allowed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPD_HOME", str(served.world.root / "home"))
     monkeypatch.setenv("OPD_MODEL_ROOTS", str(served.world.root))
     monkeypatch.setenv("OPD_DATA_ROOTS", str(served.world.root))
+
+
+@pytest.fixture
+def handed_back(served: Served) -> Iterator[None]:
+    """The writer's own weights are the student's again afterwards: adapters of later tests lie on them."""
+    yield
+    body = tiny_body(served.world, student={"model": str(served.world.student)})
+    handover = WholeHandover(served.server("fast-writer", "rollout"), "back")
+    handover.give(load_student(JobSpec.model_validate(body), trainable=False))
+    handover.end()

@@ -60,7 +60,7 @@ def test_a_job_rests_while_its_writer_is_gone(running, served):
     assert any("not bit for bit" in warning for warning in report.warnings)
 
 
-def test_all_weights_of_a_student_are_handed_over(running, served):
+def test_all_weights_of_a_student_are_handed_over(running, served, handed_back):
     client = running.client
     spec = {**spec_of(running, served, endpoint="fast-writer"), "schedule": {"steps": 8, "evaluate_every": 0}}
     done = client.wait(client.submit(spec).id, timeout_s=900, poll_s=0.5)
