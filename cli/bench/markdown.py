@@ -46,6 +46,9 @@ def sections(results: Json) -> list[Section]:
         if sizes := _sizes(name, task):
             found.append(sizes)
     found.append(_contrasts(results))
+    if (equal := results["equal_prompts"]) is not None:
+        found += [_equal_prompts(name, task) for name, task in equal["tasks"].items()]
+        found.append(_contrasts_at_equal_prompts(equal["contrasts"]))
     if results["effects"]:
         found.append(_effects(results))
     if results["runs"]["failed"]:
@@ -229,6 +232,26 @@ def _contrasts(results: Json) -> Section:
         "Contrasts named before the runs",
         ["Differences of accuracy in percentage points; corrected by Holm over those tested."],
         [head, *rows],
+    )
+
+
+def _equal_prompts(name: str, task: Json) -> Section:
+    text = [
+        f"The same runs after {task['steps']:,} steps, when each had seen {task['prompts']:,} prompts, the last number "
+        "at which all were examined. The learning rate goes with the tokens spent, so at this step it differs between "
+        "arms by as much as their tokens do. Intervals are over seeds."
+    ]
+    if task["left_out"]:
+        text.append(f"Left out, since they take another number of prompts a step: {', '.join(task['left_out'])}.")
+    rows = [[arm, *_estimate(one), str(one["seeds"])] for arm, one in task["arms"].items()]
+    return Section(f"At equal prompts: {name}", text, [["Arm", "Accuracy", "95 % interval", "Seeds"], *rows])
+
+
+def _contrasts_at_equal_prompts(contrasts: list[Json]) -> Section:
+    head = ["Contrast", "Difference", "95 % interval", "Seeds"]
+    rows = [[one["name"], *_estimate(one["estimate"], signed=True), str(len(one["seeds"]))] for one in contrasts]
+    return Section(
+        "Contrasts at equal prompts", ["Intervals over seeds; each contrast is tested once, above."], [head, *rows]
     )
 
 

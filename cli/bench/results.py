@@ -14,6 +14,7 @@ from cli.bench.cells import Matrix
 from cli.bench.checklist import checklist
 from cli.bench.outcomes import Table, table
 from cli.bench.plan import TEACHER, TESTED_FROM, UNTRAINED, Plan, effect_weights, factors, weights
+from cli.bench.prompts import EqualPrompts, at_equal_prompts
 from cli.bench.record import AXES, Record
 from opd_core.statistics import Estimate, area, estimate, holm, ratio
 from opd_core.statistics import wins as share_of_wins
@@ -39,7 +40,8 @@ def results(plan: Plan, matrix: Matrix, records: list[Record]) -> Json:
         },
         "controls_left_out": matrix.left_out,
         "tasks": {name: _task(plan, found, order, records) for name, found in tables.items()},
-        "contrasts": _contrasts(plan, matrix, tables),
+        "contrasts": _contrasts(plan, matrix, tables, test=True),
+        "equal_prompts": _equal_prompts(plan, matrix, tables, records),
         "effects": _effects(plan, tables),
         "checklist": {arm: checklist(plan, [record for record in records if record.arm == arm]) for arm in order},
         "versions": _versions(records),
@@ -130,15 +132,38 @@ def _reversed(share: Json | None) -> Json | None:
     return {**share, "value": 1.0 - share["value"], "low": low, "high": high}
 
 
-def _contrasts(plan: Plan, matrix: Matrix, tables: dict[str, Table]) -> list[Json]:
+def _contrasts(plan: Plan, matrix: Matrix, tables: dict[str, Table], *, test: bool) -> list[Json]:
     told = []
     for contrast in plan.contrasts:
         chosen = [tables[contrast.task]] if contrast.task else list(tables.values())
-        told.append({"name": contrast.name, **_difference(plan, chosen, weights(contrast, matrix.arms))})
+        told.append({"name": contrast.name, **_difference(plan, chosen, weights(contrast, matrix.arms), test=test)})
     tested = [one for one in told if one["tested"]]
     for one, corrected in zip(tested, holm([one["p"] for one in tested]), strict=True):
         one["p_holm"] = corrected
     return told
+
+
+def _equal_prompts(plan: Plan, matrix: Matrix, tables: dict[str, Table], records: list[Record]) -> Json | None:
+    """The arms and the contrasts again: intervals over seeds alone, and no second test.
+
+    None without a budget, where all runs have the same prompts at their end, and where a task has no common step.
+    """
+    reached = {name: at_equal_prompts(found, records) for name, found in tables.items()} if plan.budget else {}
+    known = {name: one for name, one in reached.items() if one is not None}
+    if not known or len(known) < len(tables):
+        return None
+    return {
+        "tasks": {name: _at_prompts(plan, one) for name, one in known.items()},
+        "contrasts": _contrasts(plan, matrix, {name: one.table for name, one in known.items()}, test=False),
+    }
+
+
+def _at_prompts(plan: Plan, one: EqualPrompts) -> Json:
+    found = one.table
+    arms = {
+        arm: _told(_sure(plan, found, found.outcomes(arm, seeds), (0.0, 1.0))) for arm, seeds in found.by_arm.items()
+    }
+    return {"steps": one.steps, "prompts": one.prompts, "left_out": one.left_out, "arms": arms}
 
 
 def _effects(plan: Plan, tables: dict[str, Table]) -> list[Json]:
@@ -154,11 +179,11 @@ def _effects(plan: Plan, tables: dict[str, Table]) -> list[Json]:
     ]
     for found, effect in itertools.product(tables.values(), [*singles, *pairs]):
         if scheme := effect_weights(effect, plan.arms):
-            told.append({"task": found.task, "effect": effect, **_difference(plan, [found], scheme)})
+            told.append({"task": found.task, "effect": effect, **_difference(plan, [found], scheme, test=False)})
     return told
 
 
-def _difference(plan: Plan, tables: list[Table], scheme: dict[str, float]) -> Json:
+def _difference(plan: Plan, tables: list[Table], scheme: dict[str, float], *, test: bool) -> Json:
     """The contrast over the tasks together: every problem counts the same."""
     seeds = sorted(set.intersection(*(set(found.seeds(scheme)) for found in tables)))
     blank = {"weights": scheme, "seeds": seeds, "estimate": None, "tested": False, "p": None, "p_holm": None}
@@ -168,7 +193,7 @@ def _difference(plan: Plan, tables: list[Table], scheme: dict[str, float]) -> Js
     limit = sum(map(abs, scheme.values())) / 2
     shared = all(found.shared for found in tables)
     one = estimate(together, shared=shared, resamples=plan.resamples, bounds=(-limit, limit))
-    tested = len(seeds) >= TESTED_FROM
+    tested = test and len(seeds) >= TESTED_FROM
     return {**blank, "estimate": _told(one), "tested": tested, "p": one.p if tested else None}
 
 
