@@ -37,7 +37,7 @@ def sections(results: Json) -> list[Section]:
     found = [_overview(results)]
     for name, task in results["tasks"].items():
         found += [
-            _accuracy(name, task),
+            _accuracy(name, task, (results["sampled"] or {"arms": {}})["arms"].get(name, {})),
             _side_effects(name, task),
             _cost(name, task),
             _phases(name, task),
@@ -46,9 +46,11 @@ def sections(results: Json) -> list[Section]:
         if sizes := _sizes(name, task):
             found.append(sizes)
     found.append(_contrasts(results))
+    if (drawn := results["sampled"]) is not None:
+        found.append(_contrasts_again("Contrasts of sampled accuracy", drawn["contrasts"]))
     if (equal := results["equal_prompts"]) is not None:
-        found += [_equal_prompts(name, task) for name, task in equal["tasks"].items()]
-        found.append(_contrasts_at_equal_prompts(equal["contrasts"]))
+        found += [_equal_prompts(name, where, equal["arms"][name]) for name, where in equal["where"].items()]
+        found.append(_contrasts_again("Contrasts at equal prompts", equal["contrasts"]))
     if results["effects"]:
         found.append(_effects(results))
     if results["runs"]["failed"]:
@@ -81,7 +83,7 @@ def _overview(results: Json) -> Section:
     return Section("What was run", text)
 
 
-def _accuracy(name: str, task: Json) -> Section:
+def _accuracy(name: str, task: Json, sampled: Json) -> Section:
     head = [
         "Arm",
         "Runs",
@@ -89,6 +91,8 @@ def _accuracy(name: str, task: Json) -> Section:
         "Accuracy",
         "95 % interval",
         "sd of seeds",
+        "Sampled",
+        "95 % interval",
         "Gap recovered",
         "95 % interval",
         "Area per teacher token",
@@ -105,6 +109,7 @@ def _accuracy(name: str, task: Json) -> Section:
                 BLANK if fixed else str(one["failed"]),
                 *_estimate(accuracy),
                 percent(accuracy and accuracy["sd"]),
+                *_estimate(sampled.get(arm)),
                 *_estimate(gap),
                 percent(_mean(one["area"])),
                 percent(_mean(one["best"])),
@@ -114,6 +119,11 @@ def _accuracy(name: str, task: Json) -> Section:
         "Greedy accuracy on held-out problems after the last step; no checkpoint is selected. The best evaluation is "
         "the highest on the way, chosen on the very problems that it is reported for: it flatters."
     ]
+    if sampled:
+        text.append(
+            "Sampled: the share of right answers among samples of the same problems, drawn as rollouts are. A flat "
+            "distribution can be right greedily and wrong when it writes."
+        )
     if (common := task["common_teacher_tokens"]) is not None:
         text.append(f"Area: mean accuracy up to {common:,.0f} teacher tokens, the most that all runs have spent.")
     return Section(f"Accuracy: {name}", text, [head, *rows])
@@ -235,24 +245,22 @@ def _contrasts(results: Json) -> Section:
     )
 
 
-def _equal_prompts(name: str, task: Json) -> Section:
+def _equal_prompts(name: str, where: Json, arms: Json) -> Section:
     text = [
-        f"The same runs after {task['steps']:,} steps, when each had seen {task['prompts']:,} prompts, the last number "
-        "at which all were examined. The learning rate goes with the tokens spent, so at this step it differs between "
-        "arms by as much as their tokens do. Intervals are over seeds."
+        f"The same runs after {where['steps']:,} steps, when each had seen {where['prompts']:,} prompts, the last "
+        "number at which all were examined. The learning rate goes with the tokens spent, so at this step it differs "
+        "between arms by as much as their tokens do. Intervals are over seeds."
     ]
-    if task["left_out"]:
-        text.append(f"Left out, since they take another number of prompts a step: {', '.join(task['left_out'])}.")
-    rows = [[arm, *_estimate(one), str(one["seeds"])] for arm, one in task["arms"].items()]
+    if where["left_out"]:
+        text.append(f"Left out, since they take another number of prompts a step: {', '.join(where['left_out'])}.")
+    rows = [[arm, *_estimate(one), str(one["seeds"])] for arm, one in arms.items()]
     return Section(f"At equal prompts: {name}", text, [["Arm", "Accuracy", "95 % interval", "Seeds"], *rows])
 
 
-def _contrasts_at_equal_prompts(contrasts: list[Json]) -> Section:
+def _contrasts_again(title: str, contrasts: list[Json]) -> Section:
     head = ["Contrast", "Difference", "95 % interval", "Seeds"]
     rows = [[one["name"], *_estimate(one["estimate"], signed=True), str(len(one["seeds"]))] for one in contrasts]
-    return Section(
-        "Contrasts at equal prompts", ["Intervals over seeds; each contrast is tested once, above."], [head, *rows]
-    )
+    return Section(title, ["Intervals only: each contrast is tested once, above."], [head, *rows])
 
 
 def _effects(results: Json) -> Section:

@@ -57,7 +57,7 @@ def table(task: str, records: Iterable[Record]) -> Table:
     before: dict[str, dict[int, Floats]] = {}
     teacher: dict[str, dict[int, Floats]] = {}
     for record in records:
-        start = record.outcomes or _same_start(record, records)
+        start = record.outcomes or same_start(record, records)
         if start is None:
             continue
         problems = tuple(start.problems)
@@ -73,7 +73,7 @@ def table(task: str, records: Iterable[Record]) -> Table:
     return Table(task, by_arm, before, teacher, _shared(records))
 
 
-def _same_start(record: Record, records: list[Record]) -> Outcomes | None:
+def same_start(record: Record, records: list[Record]) -> Outcomes | None:
     """A run that failed before it was examined began with the student of the other runs of its seed."""
     return next((other.outcomes for other in records if other.seed == record.seed and other.outcomes), None)
 

@@ -16,7 +16,10 @@ _START = ("kl", "overlap", "entropy_student", "entropy_teacher")
 
 
 class Outcomes(BaseModel):
-    """Right or wrong for each held-out problem; None where it was not found out."""
+    """Right or wrong for each held-out problem; None where it was not found out.
+
+    samples_solved: how many of the samples of each (schedule.pass_at_k) were right at the end, and before training.
+    """
 
     problems: list[int]
     before: list[bool]
@@ -25,6 +28,7 @@ class Outcomes(BaseModel):
     length: list[int] | None = None
     truncated: list[bool] | None = None
     samples_solved: list[int] | None = None
+    samples_solved_before: list[int] | None = None
 
 
 class Record(BaseModel):

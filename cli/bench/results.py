@@ -14,8 +14,9 @@ from cli.bench.cells import Matrix
 from cli.bench.checklist import checklist
 from cli.bench.outcomes import Table, table
 from cli.bench.plan import TEACHER, TESTED_FROM, UNTRAINED, Plan, effect_weights, factors, weights
-from cli.bench.prompts import EqualPrompts, at_equal_prompts
+from cli.bench.prompts import at_equal_prompts
 from cli.bench.record import AXES, Record
+from cli.bench.sampled import sampled
 from opd_core.statistics import Estimate, area, estimate, holm, ratio
 from opd_core.statistics import wins as share_of_wins
 
@@ -41,6 +42,7 @@ def results(plan: Plan, matrix: Matrix, records: list[Record]) -> Json:
         "controls_left_out": matrix.left_out,
         "tasks": {name: _task(plan, found, order, records) for name, found in tables.items()},
         "contrasts": _contrasts(plan, matrix, tables, test=True),
+        "sampled": _sampled(plan, matrix, tables, records),
         "equal_prompts": _equal_prompts(plan, matrix, tables, records),
         "effects": _effects(plan, tables),
         "checklist": {arm: checklist(plan, [record for record in records if record.arm == arm]) for arm in order},
@@ -144,26 +146,34 @@ def _contrasts(plan: Plan, matrix: Matrix, tables: dict[str, Table], *, test: bo
 
 
 def _equal_prompts(plan: Plan, matrix: Matrix, tables: dict[str, Table], records: list[Record]) -> Json | None:
-    """The arms and the contrasts again: intervals over seeds alone, and no second test.
-
-    None without a budget, where all runs have the same prompts at their end, and where a task has no common step.
-    """
+    """None without a budget, where all runs have the same prompts at their end, and without a common step."""
     reached = {name: at_equal_prompts(found, records) for name, found in tables.items()} if plan.budget else {}
     known = {name: one for name, one in reached.items() if one is not None}
     if not known or len(known) < len(tables):
         return None
-    return {
-        "tasks": {name: _at_prompts(plan, one) for name, one in known.items()},
-        "contrasts": _contrasts(plan, matrix, {name: one.table for name, one in known.items()}, test=False),
+    where = {
+        name: {"steps": one.steps, "prompts": one.prompts, "left_out": one.left_out} for name, one in known.items()
     }
+    return {"where": where, **_view(plan, matrix, {name: one.table for name, one in known.items()})}
 
 
-def _at_prompts(plan: Plan, one: EqualPrompts) -> Json:
-    found = one.table
+def _sampled(plan: Plan, matrix: Matrix, tables: dict[str, Table], records: list[Record]) -> Json | None:
+    """None where the runs of a task drew no samples."""
+    drawn = {name: sampled(found, records) for name, found in tables.items()}
+    known = {name: one for name, one in drawn.items() if one is not None}
+    return _view(plan, matrix, known) if known and len(known) == len(tables) else None
+
+
+def _view(plan: Plan, matrix: Matrix, tables: dict[str, Table]) -> Json:
+    """The same runs read another way: every arm and every contrast with intervals, and no second test."""
     arms = {
-        arm: _told(_sure(plan, found, found.outcomes(arm, seeds), (0.0, 1.0))) for arm, seeds in found.by_arm.items()
+        name: {
+            arm: _told(_sure(plan, found, found.outcomes(arm, seeds), (0.0, 1.0)))
+            for arm, seeds in found.by_arm.items()
+        }
+        for name, found in tables.items()
     }
-    return {"steps": one.steps, "prompts": one.prompts, "left_out": one.left_out, "arms": arms}
+    return {"arms": arms, "contrasts": _contrasts(plan, matrix, tables, test=False)}
 
 
 def _effects(plan: Plan, tables: dict[str, Table]) -> list[Json]:

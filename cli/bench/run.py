@@ -128,6 +128,7 @@ def _outcomes(client: Client, job: Job) -> Outcomes | None:
         length=None if after is None else after.length,
         truncated=None if after is None else after.truncated,
         samples_solved=None if after is None else after.samples_solved,
+        samples_solved_before=found.before.samples_solved,
     )
 
 

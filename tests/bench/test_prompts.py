@@ -31,10 +31,10 @@ def at_equal_tokens(seeds: int = 3) -> tuple[Plan, Matrix, list[Record]]:
 
 def test_arms_are_compared_at_the_last_step_at_which_all_were_examined():
     told = results(*at_equal_tokens())["equal_prompts"]
-    task = told["tasks"]["base"]
-    assert (task["steps"], task["prompts"], task["left_out"]) == (25, 25 * PER_STEP, [])
-    assert task["arms"]["better"]["value"] == pytest.approx(0.71)  # the mean of 0.70, 0.71 and 0.72
-    assert task["arms"]["better"]["low"] < 0.71 < task["arms"]["better"]["high"]
+    assert told["where"]["base"] == {"steps": 25, "prompts": 25 * PER_STEP, "left_out": []}
+    arm = told["arms"]["base"]["better"]
+    assert arm["value"] == pytest.approx(0.71)  # the mean of 0.70, 0.71 and 0.72
+    assert arm["low"] < 0.71 < arm["high"]
     better, copy, dead = told["contrasts"]
     assert better["estimate"]["value"] == pytest.approx(0.3)
     assert copy["estimate"]["value"] == pytest.approx(0.0)
@@ -55,9 +55,8 @@ def test_arms_with_other_numbers_of_prompts_a_step_are_left_out():
             record.report["spec"]["rollout"]["prompts_per_step"] = 4
             record.curve["step"] = [0.0, 10.0, 90.0]  # would leave no common step
     told = results(asked, found, records)["equal_prompts"]
-    assert told["tasks"]["base"]["left_out"] == ["dead"]
-    assert told["tasks"]["base"]["steps"] == 25
-    assert "dead" not in told["tasks"]["base"]["arms"]
+    assert told["where"]["base"] == {"steps": 25, "prompts": 25 * PER_STEP, "left_out": ["dead"]}
+    assert "dead" not in told["arms"]["base"]
     assert told["contrasts"][2]["estimate"] is None
 
 
@@ -66,10 +65,10 @@ def test_a_failed_run_counts_with_the_student_it_began_with():
     place = next(place for place, record in enumerate(records) if (record.arm, record.seed) == ("better", 0))
     gone = {"status": "failed", "report": None, "curve": {"step": [0.0], "accuracy": [0.2]}}
     records[place] = records[place].model_copy(update=gone)
-    task = results(asked, found, records)["equal_prompts"]["tasks"]["base"]
+    told = results(asked, found, records)["equal_prompts"]
     began = sum(records[place].outcomes.before) / PROBLEMS
-    assert task["steps"] == 25
-    assert task["arms"]["better"]["value"] == pytest.approx((began + 0.71 + 0.72) / 3)
+    assert told["where"]["base"]["steps"] == 25
+    assert told["arms"]["base"]["better"]["value"] == pytest.approx((began + 0.71 + 0.72) / 3)
 
 
 @pytest.mark.parametrize("why", ["no budget", "no common step"])

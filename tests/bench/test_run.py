@@ -61,7 +61,8 @@ class FakeClient:
         if self.bodies[id]["metadata"]["arm"] == "breaks":
             raise ApiError(404, "not_found", "Not found", "not examined")
         known = {"correct": [True, False], "length": [3, 4], "truncated": [False, False]}
-        return s.Evaluation(problems=[1, 2], teacher=[True, True], before=known, after=known)
+        before, after = ({**known, "samples_solved": solved} for solved in ([3, 0], [4, 1]))
+        return s.Evaluation(problems=[1, 2], teacher=[True, True], before=before, after=after)
 
     def metrics(self, id: str) -> s.Metrics:
         series = {"accuracy": [0.5, None, 0.5], "length_mean": [None, 3.0, 5.0], "size_temporal": [None, 1.0, 2.0]}
@@ -99,6 +100,8 @@ def test_failures_are_kept_and_counted(world):
     }
     assert records["breaks.base.s0"].error == "it broke"
     assert records["breaks.base.s0"].outcomes is None
+    examined = records["works.base.s1"].outcomes
+    assert (examined.samples_solved_before, examined.samples_solved) == ([3, 0], [4, 1])
     assert records["works.base.s1"].end == {"length_mean": 4.0}
     assert records["works.base.s1"].sizes == {"size_temporal": 1.5}
     assert (told[-1].finished, told[-1].failed, told[-1].fraction) == (4, 2, 4)
