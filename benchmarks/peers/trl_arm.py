@@ -23,7 +23,7 @@ from cli.bench.cells import Cell, matrix
 from cli.bench.ledger import Ledger
 from cli.bench.plan import Arm, Plan, read
 from cli.bench.record import Outcomes, Record
-from opd_core.training.evaluation import Evaluation, evaluate
+from opd_core.training.evaluation import Evaluation, evaluate, evaluate_samples
 from opd_core.training.schedule import spent
 
 _LATE = 10
@@ -88,6 +88,7 @@ def run(cell: Cell, *, beta: float) -> Record:
     with budget.phase("evaluation"):
         taught = evaluate(session.teacher, session.task, max_new_tokens=spec.rollout.max_new_tokens)
     before = latest = examine(0)
+    drawn_before = draw(session)
     assert taught is not None
 
     def after(step: int) -> bool:
@@ -101,6 +102,7 @@ def run(cell: Cell, *, beta: float) -> Record:
 
     with tempfile.TemporaryDirectory() as folder:
         session.train(folder, beta=beta, after=after)
+    session.student.model.eval()
     return Record(
         arm=cell.arm,
         task=cell.task,
@@ -116,10 +118,30 @@ def run(cell: Cell, *, beta: float) -> Record:
             teacher=taught.correct,
             length=latest.rollouts.lengths.tolist(),
             truncated=latest.rollouts.truncated.tolist(),
+            samples_solved=draw(session),
+            samples_solved_before=drawn_before,
         ),
         curve=curve,
         end={"length_mean": _late(session.lengths), "truncated": _late(session.truncated)},
     )
+
+
+def draw(session: Session) -> list[int] | None:
+    """How many of ``schedule.pass_at_k`` samples of each problem are right; None where the plan asks for none."""
+    spec, rollout = session.spec, session.spec.rollout
+    if spec.schedule.pass_at_k == 0:
+        return None
+    with session.budget.phase("evaluation"):
+        found = evaluate_samples(
+            session.student,
+            session.task,
+            samples=spec.schedule.pass_at_k,
+            seed=spec.seed,
+            max_new_tokens=rollout.max_new_tokens,
+            temperature=rollout.temperature,
+            top_p=rollout.top_p,
+        )
+    return None if found is None else found.solved
 
 
 def report(

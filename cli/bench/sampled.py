@@ -39,6 +39,12 @@ def sampled(found: Table, records: Iterable[Record]) -> Table | None:
     return Table(found.task, by_arm, {}, {}, found.shared)
 
 
+def share_right(record: Record) -> float | None:
+    """The share of right samples at the end of one run; None where it drew none."""
+    solved, of = record.outcomes.samples_solved if record.outcomes else None, _samples(record)
+    return sum(solved) / len(solved) / of if solved and of else None
+
+
 def _samples(record: Record) -> int:
     """Of each problem; 0 where the run drew none, or is not known to have."""
     return 0 if record.report is None else int(record.report["spec"]["schedule"]["pass_at_k"])

@@ -7,10 +7,11 @@ import io
 from collections.abc import Iterable
 
 from cli.bench.record import Record
+from cli.bench.sampled import share_right
 
 _ACCURACY = ("before", "after", "teacher", "gap_recovered")
 _BUDGET = ("student_tokens", "teacher_tokens", "teacher_written_tokens", "flops", "wall_s")
-COLUMNS = ("arm", "task", "seed", "status", "job", "steps", *_ACCURACY, *_BUDGET)
+COLUMNS = ("arm", "task", "seed", "status", "job", "steps", *_ACCURACY, "sampled", *_BUDGET)
 
 
 def as_csv(records: Iterable[Record]) -> str:
@@ -25,6 +26,7 @@ def as_csv(records: Iterable[Record]) -> str:
             [
                 *(one.arm, one.task, one.seed, one.status, one.job or "", report.get("steps", "")),
                 *(_shown(accuracy.get(name)) for name in _ACCURACY),
+                _shown(share_right(one)),
                 *(_shown(budget.get(name)) for name in _BUDGET),
             ]
         )

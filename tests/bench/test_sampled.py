@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+
 import pytest
 
 from cli.bench.cells import Matrix
@@ -9,6 +12,7 @@ from cli.bench.markdown import as_markdown
 from cli.bench.plan import Plan
 from cli.bench.record import Record
 from cli.bench.results import results
+from cli.bench.sheet import as_csv
 from tests.bench.test_plan import BASE
 from tests.bench.test_results import PROBLEMS, SKILL, planned, simulated
 
@@ -55,6 +59,14 @@ def test_a_failed_run_counts_with_the_samples_it_began_with(examined):
     arms = results(asked, found, records)["sampled"]["arms"]["base"]
     assert arms["better"]["seeds"] == 3
     assert arms["better"]["value"] == pytest.approx((0.75 + 2 * 0.25) / 3)
+
+
+def test_the_sheet_has_a_line_for_each_run():
+    _, _, records = with_samples()
+    rows = list(csv.DictReader(io.StringIO(as_csv(records))))
+    assert {row["arm"]: float(row["sampled"]) for row in rows} == {arm: solved / K for arm, solved in SOLVED.items()}
+    _, found = planned(3)
+    assert {row["sampled"] for row in csv.DictReader(io.StringIO(as_csv(simulated(found, SKILL))))} == {""}
 
 
 def test_without_samples_the_report_has_none():

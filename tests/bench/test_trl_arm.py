@@ -29,7 +29,7 @@ from tests.tiny import tiny_body
 def plan(tiny_world: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name in ("OPD_MODEL_ROOTS", "OPD_DATA_ROOTS"):
         monkeypatch.setenv(name, str(tiny_world.root))
-    base = tiny_body(tiny_world, schedule={"steps": 40, "evaluate_every": 2})
+    base = tiny_body(tiny_world, schedule={"steps": 40, "evaluate_every": 2, "pass_at_k": 2})
     base.pop("name")
     arm = {"name": "ours", "recipe": "forward-kl"}
     fields = {
@@ -86,6 +86,9 @@ def test_the_peer_does_the_same_work_and_stands_in_the_same_table(
     assert outcomes.problems == known["problems"]
     assert outcomes.before == known["before"]["correct"]
     assert outcomes.teacher == known["teacher"]
+    assert outcomes.samples_solved_before == known["before"]["samples_solved"]
+    assert outcomes.samples_solved is not None
+    assert len(outcomes.samples_solved) == len(known["problems"])
     table = results(plan, matrix(plan), [record])
     assert table["tasks"]["base"]["arms"]["trl"]["seeds"] == [3]
     assert table["runs"]["peers"] == 1
