@@ -106,7 +106,7 @@ def test_killed_worker_takes_its_trainer_along_and_the_job_goes_on(running: Runn
 def test_stopped_service_gives_its_job_back_and_takes_it_up_again(tiny_world: Any, tmp_path: Path) -> None:
     with running_service(tmp_path, tiny_world) as first:
         # Enough for the parts that stop before the worker does.
-        job = first.client.submit(first.spec(schedule=LONG | {"steps": 120}))
+        job = first.client.submit(first.spec(schedule=LONG))
         wait_for_step(first, job.id, 6)
         first.up.send_signal(signal.SIGINT)
         assert first.up.wait(timeout=60) == 0
