@@ -103,6 +103,7 @@ def run(cell: Cell, *, beta: float) -> Record:
     with tempfile.TemporaryDirectory() as folder:
         session.train(folder, beta=beta, after=after)
     session.student.model.eval()
+    drawn_after = draw(session)
     return Record(
         arm=cell.arm,
         task=cell.task,
@@ -118,7 +119,7 @@ def run(cell: Cell, *, beta: float) -> Record:
             teacher=taught.correct,
             length=latest.rollouts.lengths.tolist(),
             truncated=latest.rollouts.truncated.tolist(),
-            samples_solved=draw(session),
+            samples_solved=drawn_after,
             samples_solved_before=drawn_before,
         ),
         curve=curve,
