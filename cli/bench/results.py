@@ -166,10 +166,12 @@ def _sampled(plan: Plan, matrix: Matrix, tables: dict[str, Table], records: list
 
 def _view(plan: Plan, matrix: Matrix, tables: dict[str, Table]) -> Json:
     """The same runs read another way: every arm and every contrast with intervals, and no second test."""
+    order = [UNTRAINED, *(arm.name for arm in matrix.arms), *(peer.name for peer in plan.peers), TEACHER]
     arms = {
         name: {
-            arm: _told(_sure(plan, found, found.outcomes(arm, seeds), (0.0, 1.0)))
-            for arm, seeds in found.by_arm.items()
+            arm: _told(_sure(plan, found, found.outcomes(arm, found.by_arm[arm]), (0.0, 1.0)))
+            for arm in order
+            if arm in found.by_arm
         }
         for name, found in tables.items()
     }

@@ -32,6 +32,7 @@ def at_equal_tokens(seeds: int = 3) -> tuple[Plan, Matrix, list[Record]]:
 def test_arms_are_compared_at_the_last_step_at_which_all_were_examined():
     told = results(*at_equal_tokens())["equal_prompts"]
     assert told["where"]["base"] == {"steps": 25, "prompts": 25 * PER_STEP, "left_out": []}
+    assert list(told["arms"]["base"]) == ["untrained", "plain", "copy", "better", "dead", "teacher"]
     arm = told["arms"]["base"]["better"]
     assert arm["value"] == pytest.approx(0.71)  # the mean of 0.70, 0.71 and 0.72
     assert arm["low"] < 0.71 < arm["high"]
