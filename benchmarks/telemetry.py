@@ -19,7 +19,10 @@ import yaml
 
 from benchmarks.machine import describe_machine, keep
 from opd_core.spec import JobSpec
-from opd_core.training.run import train
+from opd_core.training.process import importing
+
+with importing():  # as the process of a job does
+    from opd_core.training.run import train
 
 _WARM_UP = 3
 

@@ -153,7 +153,10 @@ def _peak_gib(pair: Pair) -> float:
 
 def _ours(spec: Any, pair: Pair) -> dict[str, Any]:
     """Step time is the time between progress messages: encoding and writing of records count."""
-    from opd_core.training.run import train
+    from opd_core.training.process import importing
+
+    with importing():  # as the process of a job does: later searches for garbage leave torch's million objects out
+        from opd_core.training.run import train
 
     stamps: list[tuple[float, int]] = []
     metrics: list[dict[str, float]] = []

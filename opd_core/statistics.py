@@ -4,7 +4,8 @@ The unit that varies is the seed: one seed gives one student at the end, examine
 be off in its own standard errors is learned by bootstrap-t: a resample draws seeds, within them problems, and is
 divided by its own standard error. Where all seeds were examined on the same problems the standard error is clustered
 by problem as well. Plain percentiles are too narrow for few seeds; this keeps its level down to three
-(tests/bench/test_statistics.py measures it).
+(tests/bench/test_statistics.py measures it). Where each seed gave one number only, there is nothing to draw within it,
+and a few numbers drawn again are too often all the same: Student's t says how far off their mean can be.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def estimate(
 ) -> Estimate:
     """The mean of outcomes [seeds, problems] and how sure it is; ``bounds``: values that it cannot leave.
 
-    ``shared``: column p is the same problem under every seed.
+    ``shared``: column p is the same problem under every seed. One column: one number a seed.
     """
     seeds, problems = outcomes.shape
     by_seed = outcomes.mean(1)
@@ -124,6 +125,8 @@ def _error(outcomes: Floats, shared: bool) -> float:
 
 def _studentised(outcomes: Floats, value: float, resamples: int, rng: np.random.Generator) -> Floats:
     seeds, problems = outcomes.shape
+    if problems == 1:
+        return rng.standard_t(seeds - 1, size=resamples)
     # Means of a seed over resampled problems, enough of them to draw from: one for each resample would be slow.
     bank = np.stack([row[rng.integers(problems, size=(_BANK, problems))].mean(1) for row in outcomes])
     chosen = rng.integers(seeds, size=(resamples, seeds))

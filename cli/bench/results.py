@@ -202,6 +202,8 @@ def _difference(plan: Plan, tables: list[Table], scheme: dict[str, float], *, te
     if not seeds:
         return blank
     together = np.concatenate([found.contrast(scheme, seeds) for found in tables], axis=1)
+    if together.shape[1] == len(tables):  # each task has one number a seed: tasks are no sample to draw from
+        together = together.mean(1, keepdims=True)
     limit = sum(map(abs, scheme.values())) / 2
     shared = all(found.shared for found in tables)
     one = estimate(together, shared=shared, resamples=plan.resamples, bounds=(-limit, limit))

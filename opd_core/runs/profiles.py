@@ -62,8 +62,13 @@ def decode(data: bytes) -> pa.Table:
 
 def write_part(files: RunFiles, rows: Iterable[Mapping[str, Any]], first: int, last: int, attempt: int) -> None:
     """Write the rows of steps first..last as one Parquet part."""
+    write_tables(files, [to_table(rows)], first, last, attempt)
+
+
+def write_tables(files: RunFiles, tables: Iterable[pa.Table], first: int, last: int, attempt: int) -> None:
+    """Write tables of SCHEMA as one Parquet part."""
     name = parts.part_name(_FOLDER, first, last, attempt)
-    parts.write(files, name, [to_table(rows)], SCHEMA, use_dictionary=["field"])
+    parts.write(files, name, [pa.concat_tables(tables)], SCHEMA, use_dictionary=["field"])
 
 
 def read(files: RunFiles, first: int, last: int, field: str) -> pa.Table:

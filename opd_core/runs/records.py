@@ -159,17 +159,17 @@ def part_name(first: int, last: int, attempt: int) -> str:
 
 def write_part(files: RunFiles, rows: Sequence[Row], first: int, last: int, attempt: int) -> str:
     """Write the rows of steps first..last as one Parquet part; returns its name."""
-    return write_tables(files, map(to_table, _groups(rows)), first, last, attempt)
+    return write_tables(files, [to_table(rows)], first, last, attempt)
 
 
-def write_tables(files: RunFiles, groups: Iterable[pa.Table], first: int, last: int, attempt: int) -> str:
-    """Write tables of SCHEMA as one Parquet part, a row group each; returns its name."""
+def write_tables(files: RunFiles, tables: Iterable[pa.Table], first: int, last: int, attempt: int) -> str:
+    """Write tables of SCHEMA as one Parquet part; returns its name."""
     name = part_name(first, last, attempt)
     contents: Contents = {}
     parts.write(
         files,
         name,
-        _counted(groups, contents),
+        _counted(_groups(tables), contents),
         SCHEMA,
         # Floats compress best as byte planes (measured 17 against 27 bytes per token), strings as dictionaries.
         use_dictionary=["prompt", "answer", "reason", "origin", "batch"],
@@ -189,16 +189,21 @@ def _counted(groups: Iterable[pa.Table], contents: Contents) -> Iterator[pa.Tabl
         yield group
 
 
-def _groups(rows: Sequence[Row]) -> Iterator[list[Row]]:
+def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Runs of rows of about _GROUP_TOKENS tokens: whoever looks at one sequence reads no more than that."""
-    group: list[Row] = []
-    for row in rows:
-        group.append(row)
-        if sum(one["length"] for one in group) >= _GROUP_TOKENS:
-            yield group
-            group = []
-    if group:
-        yield group
+    held: list[pa.Table] = []
+    tokens = 0
+    for table in tables:
+        start = 0
+        for stop, length in enumerate(table["length"].to_pylist(), 1):
+            tokens += length
+            if tokens >= _GROUP_TOKENS:
+                yield pa.concat_tables([*held, table.slice(start, stop - start)])
+                held, tokens, start = [], 0, stop
+        if start < table.num_rows:
+            held.append(table.slice(start))
+    if held:
+        yield pa.concat_tables(held)
 
 
 def read_step(files: RunFiles, step: int) -> list[Row]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cli.bench.cells import Matrix
@@ -16,9 +18,9 @@ BUDGET = {"teacher_tokens": 1000}
 PER_STEP = 32  # prompts_per_step by default
 
 
-def at_equal_tokens(seeds: int = 3) -> tuple[Plan, Matrix, list[Record]]:
+def at_equal_tokens(seeds: int = 3, **changes: Any) -> tuple[Plan, Matrix, list[Record]]:
     """Every run is examined at 0 and 25; one that writes less goes on for longer, and is examined at 50 too."""
-    asked, found = planned(seeds, budget=BUDGET)
+    asked, found = planned(seeds, budget=BUDGET, **changes)
     records = []
     for record in simulated(found, SKILL):
         later = {50.0: 0.9} if record.arm == "better" else {}
@@ -41,6 +43,17 @@ def test_arms_are_compared_at_the_last_step_at_which_all_were_examined():
     assert copy["estimate"]["value"] == pytest.approx(0.0)
     assert dead["name"] == "dead - untrained"
     assert dead["estimate"] is not None
+
+
+def test_two_tasks_count_the_same_and_only_seeds_vary():
+    asked, found, records = at_equal_tokens(3, tasks=[{"name": "near"}, {"name": "far"}])
+    lead = {"near": (0.0, 0.1, 0.2), "far": (0.5, 0.6, 0.7)}  # of better over plain, beside the 0.3 that it has
+    for record in records:
+        if record.arm == "better":
+            record.curve["accuracy"][1] += lead[record.task][record.seed] - 0.3
+    one = results(asked, found, records)["equal_prompts"]["contrasts"][0]["estimate"]
+    assert (one["value"], one["problems"]) == (pytest.approx(0.35), 1)
+    assert one["high"] - one["value"] == pytest.approx(4.303 * 0.1 / 3**0.5, rel=0.15)  # t of two degrees of freedom
 
 
 def test_nothing_is_tested_a_second_time():

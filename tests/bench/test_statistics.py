@@ -38,6 +38,22 @@ def test_two_copies_of_one_arm_differ_at_the_nominal_rate(seeds, shared):
     assert 0.91 <= covered / WORLDS <= 0.98
 
 
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_one_number_a_seed_is_as_sure_as_students_t(seeds):
+    """Rounded, so that a few of them often say the same."""
+    rng = np.random.default_rng(7)
+    found, covered = 0, 0
+    for world in range(WORLDS):
+        one = estimate(rng.normal(0.0, 1.0, size=(seeds, 1)).round(1), shared=False, resamples=300, seed=world)
+        found += one.p < 0.05
+        covered += one.low <= 0.0 <= one.high
+    assert 8 <= found <= 32
+    assert 0.91 <= covered / WORLDS <= 0.98
+    ties = np.array([[0.41], [0.41], [0.42], [0.42], [0.40]])
+    one = estimate(ties, shared=False, resamples=20_000, bounds=(0.0, 1.0))
+    assert one.high - one.value == pytest.approx(2.776 * ties.std(ddof=1) / 5**0.5, rel=0.05)  # t of four degrees
+
+
 def test_shared_problems_vary_together():
     """Problems on which one arm is better under every seed: the interval knows that other problems would differ."""
     rng = np.random.default_rng(2)

@@ -219,6 +219,18 @@ def test_short_sequences_share_a_row_group(tmp_path, monkeypatch):
     assert [groups.row_group(i).num_rows for i in range(groups.num_row_groups)] == [2, 2, 1]
 
 
+def test_row_groups_go_on_over_the_tables_of_several_steps(tmp_path, monkeypatch):
+    """Steps of a few short sequences would else be hundreds of tiny groups."""
+    files = RunFiles(tmp_path)
+    monkeypatch.setattr(records, "_GROUP_TOKENS", 6)
+    wanted = [row(step, n) for step in (1, 2, 3) for n in range(3)]
+    tables = [records.to_table(wanted[:3]), records.to_table([]), records.to_table(wanted[3:6])]
+    name = records.write_tables(files, [*tables, records.to_table(wanted[6:])], 1, 3, 1)
+    groups = pq.ParquetFile(tmp_path / name).metadata
+    assert [groups.row_group(i).num_rows for i in range(groups.num_row_groups)] == [2, 2, 2, 2, 1]
+    assert all(same(found, one) for found, one in zip(records.read_steps(files, 1, 3), wanted, strict=True))
+
+
 def test_a_sequence_of_an_attempt_that_was_overtaken_is_gone(tmp_path):
     files = RunFiles(tmp_path)
     records.write_part(files, [row(3, 0), row(3, 1)], 1, 10, 1)
