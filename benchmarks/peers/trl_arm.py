@@ -129,19 +129,8 @@ def run(cell: Cell, *, beta: float) -> Record:
 
 def draw(session: Session) -> list[int] | None:
     """How many of ``schedule.pass_at_k`` samples of each problem are right; None where the plan asks for none."""
-    spec, rollout = session.spec, session.spec.rollout
-    if spec.schedule.pass_at_k == 0:
-        return None
     with session.budget.phase("evaluation"):
-        found = evaluate_samples(
-            session.student,
-            session.task,
-            samples=spec.schedule.pass_at_k,
-            seed=spec.seed,
-            max_new_tokens=rollout.max_new_tokens,
-            temperature=rollout.temperature,
-            top_p=rollout.top_p,
-        )
+        found = evaluate_samples(session.student, session.task, session.spec)
     return None if found is None else found.solved
 
 

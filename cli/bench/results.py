@@ -6,7 +6,7 @@ import itertools
 import statistics
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from opd_core.statistics import Estimate, area, estimate, holm, ratio
 from opd_core.statistics import wins as share_of_wins
 
 Json = dict[str, Any]
+Reading = TypeVar("Reading")
 
 
 def results(plan: Plan, matrix: Matrix, records: list[Record]) -> Json:
@@ -148,8 +149,8 @@ def _contrasts(plan: Plan, matrix: Matrix, tables: dict[str, Table], *, test: bo
 def _equal_prompts(plan: Plan, matrix: Matrix, tables: dict[str, Table], records: list[Record]) -> Json | None:
     """None without a budget, where all runs have the same prompts at their end, and without a common step."""
     reached = {name: at_equal_prompts(found, records) for name, found in tables.items()} if plan.budget else {}
-    known = {name: one for name, one in reached.items() if one is not None}
-    if not known or len(known) < len(tables):
+    known = _of_all_tasks(plan, reached)
+    if known is None:
         return None
     where = {
         name: {"steps": one.steps, "prompts": one.prompts, "left_out": one.left_out} for name, one in known.items()
@@ -159,9 +160,14 @@ def _equal_prompts(plan: Plan, matrix: Matrix, tables: dict[str, Table], records
 
 def _sampled(plan: Plan, matrix: Matrix, tables: dict[str, Table], records: list[Record]) -> Json | None:
     """None where the runs of a task drew no samples."""
-    drawn = {name: sampled(found, records) for name, found in tables.items()}
-    known = {name: one for name, one in drawn.items() if one is not None}
-    return _view(plan, matrix, known) if known and len(known) == len(tables) else None
+    known = _of_all_tasks(plan, {name: sampled(found, records) for name, found in tables.items()})
+    return None if known is None else _view(plan, matrix, known)
+
+
+def _of_all_tasks(plan: Plan, found: dict[str, Reading | None]) -> dict[str, Reading] | None:
+    """None where one has none: contrasts are over the tasks together."""
+    known = {name: one for name, one in found.items() if one is not None}
+    return known if len(known) == len(plan.tasks) else None
 
 
 def _view(plan: Plan, matrix: Matrix, tables: dict[str, Table]) -> Json:

@@ -10,6 +10,7 @@ import torch
 
 from opd_core.models import LanguageModel
 from opd_core.rollout import FixedEngine, Rollouts, uniform_noise, write
+from opd_core.spec import JobSpec
 from opd_core.tasks import Problem, Task
 from opd_core.tasks.environment import Transcript
 
@@ -79,35 +80,29 @@ class Sampled:
 
 
 def evaluate_samples(
-    lm: LanguageModel,
-    task: Task,
-    *,
-    samples: int,
-    seed: int,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    engine: FixedEngine | None = None,
+    lm: LanguageModel, task: Task, spec: JobSpec, *, engine: FixedEngine | None = None
 ) -> Sampled | None:
-    """Solve each held-out problem ``samples`` times; None when the task cannot verify.
+    """Solve each held-out problem as often as the job's pass@k says, written as its rollouts are; None when it asks
+    for none or the task cannot verify.
 
     The numbers behind the samples depend on seed, problem and sample alone: before and after training they are the
     same, so that the difference is the student's. One pass over the problems for each sample keeps the memory of one.
     """
-    if task.verify is None or not task.eval:
+    samples, rollout = spec.schedule.pass_at_k, spec.rollout
+    if not samples or task.verify is None or not task.eval:
         return None
     prompts = [task.encode(problem) for problem in task.eval]
     solved, tokens, spent = [0] * len(prompts), 0, 0
     for sample in range(samples):
         keys = [(problem.id, sample) for problem in task.eval]
-        noise = uniform_noise(seed, _EXAMINATION, keys, task.room(max_new_tokens))
+        noise = uniform_noise(spec.seed, _EXAMINATION, keys, task.room(rollout.max_new_tokens))
         rollouts = write(
             lm,
             prompts,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=rollout.max_new_tokens,
             noise=noise,
-            temperature=temperature,
-            top_p=top_p,
+            temperature=rollout.temperature,
+            top_p=rollout.top_p,
             engine=engine,
             environment=task.environment,
         )

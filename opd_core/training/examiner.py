@@ -25,21 +25,9 @@ class Examiner:
 
     def sampled(self) -> Sampled | None:
         """What several samples of each held-out problem come to, where the job asks for pass@k."""
-        t, rollout = self._t, self._t.spec.rollout
-        samples = t.spec.schedule.pass_at_k
-        if not samples:
-            return None
+        t = self._t
         with t.budget.phase("evaluation"), t.autocast:
-            found = evaluate_samples(
-                t.student,
-                t.task,
-                samples=samples,
-                seed=t.spec.seed,
-                max_new_tokens=rollout.max_new_tokens,
-                temperature=rollout.temperature,
-                top_p=rollout.top_p,
-                engine=t.writer.engine,
-            )
+            found = evaluate_samples(t.student, t.task, t.spec, engine=t.writer.engine)
         if found:
             self._pay(t.student, found.spent, found.tokens)
         return found
