@@ -5,7 +5,8 @@ be off in its own standard errors is learned by bootstrap-t: a resample draws se
 divided by its own standard error. Where all seeds were examined on the same problems the standard error is clustered
 by problem as well. Plain percentiles are too narrow for few seeds; this keeps its level down to three
 (tests/bench/test_statistics.py measures it). Where each seed gave one number only, there is nothing to draw within it,
-and a few numbers drawn again are too often all the same: Student's t says how far off their mean can be.
+and a few numbers drawn again are too often all the same: Student's t says how far off their mean can be. It stands in
+for a resample whose seeds are all the same, too.
 """
 
 from __future__ import annotations
@@ -132,6 +133,6 @@ def _studentised(outcomes: Floats, value: float, resamples: int, rng: np.random.
     chosen = rng.integers(seeds, size=(resamples, seeds))
     means = bank[chosen, rng.integers(_BANK, size=chosen.shape)]
     deviations, errors = means.mean(1) - value, means.std(1, ddof=1) / np.sqrt(seeds)
-    # A resample without any spread says nothing of how far off it is: it counts as infinitely far, or as exact.
-    exact = np.where(deviations == 0.0, 0.0, np.inf)
-    return np.where(errors > 0.0, deviations / np.where(errors > 0.0, errors, 1.0), exact)
+    # A resample without any spread (of runs that solve next to nothing) says nothing of how far off it is.
+    students = rng.standard_t(seeds - 1, size=resamples)
+    return np.where(errors > 0.0, deviations / np.where(errors > 0.0, errors, 1.0), students)
