@@ -40,7 +40,7 @@ class Probe:
         sequences: Sequence[int],
         rows: Tensor,
     ) -> None:
-        """``sequences`` of the batch contain the states; ``rows`` [M] are the states in packed order."""
+        """``sequences`` of the batch, ascending, contain the states; ``rows`` [M] are the states in packed order."""
         self.rows, self._head = rows, student.head
         self._batch = rollouts.reorder(torch.tensor(sequences, device=rows.device))
         self._within = _positions_within(rollouts, sequences, rows)
@@ -88,9 +88,8 @@ class Probe:
 
 
 def _positions_within(rollouts: Rollouts, sequences: Sequence[int], rows: Tensor) -> Tensor:
-    """Packed rows of the whole batch -> packed rows of the gathered sequences."""
+    """Packed rows of the whole batch -> packed rows of the gathered sequences, which are in their order."""
     numbered = torch.full(rollouts.mask.shape, -1, dtype=torch.long, device=rows.device)
     numbered[rollouts.mask] = torch.arange(int(rollouts.mask.sum()), device=rows.device)
     inside = numbered[list(sequences)]
-    inside = inside[inside >= 0]
-    return torch.stack([(inside == row).nonzero()[0, 0] for row in rows])
+    return torch.searchsorted(inside[inside >= 0], rows)
