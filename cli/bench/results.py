@@ -26,7 +26,7 @@ Reading = TypeVar("Reading")
 
 def results(plan: Plan, matrix: Matrix, records: list[Record]) -> Json:
     """The whole report as data."""
-    order = [arm.name for arm in matrix.arms] + [peer.name for peer in plan.peers]
+    order = _order(plan, matrix)
     records = [record for record in records if record.arm in order]
     tables = {task.name: table(task.name, records) for task in plan.tasks}
     wanted = len(matrix.cells)
@@ -50,6 +50,11 @@ def results(plan: Plan, matrix: Matrix, records: list[Record]) -> Json:
         "versions": _versions(records),
         "hosts": sorted({record.host for record in records if record.host}),
     }
+
+
+def _order(plan: Plan, matrix: Matrix) -> list[str]:
+    """Of every table: arms with controls, then peers."""
+    return [arm.name for arm in matrix.arms] + [peer.name for peer in plan.peers]
 
 
 def _failure(record: Record) -> Json:
@@ -172,11 +177,10 @@ def _of_all_tasks(plan: Plan, found: dict[str, Reading | None]) -> dict[str, Rea
 
 def _view(plan: Plan, matrix: Matrix, tables: dict[str, Table]) -> Json:
     """The same runs read another way: every arm and every contrast with intervals, and no second test."""
-    order = [UNTRAINED, *(arm.name for arm in matrix.arms), *(peer.name for peer in plan.peers), TEACHER]
     arms = {
         name: {
             arm: _told(_sure(plan, found, found.outcomes(arm, found.by_arm[arm]), (0.0, 1.0)))
-            for arm in order
+            for arm in [UNTRAINED, *_order(plan, matrix), TEACHER]
             if arm in found.by_arm
         }
         for name, found in tables.items()
