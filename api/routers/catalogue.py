@@ -30,8 +30,12 @@ _TASKS = {
     "demo/word-problems-short": "The same with one or two changes: a mistake has little after it to spoil.",
     "demo/word-problems-long": "The same with four changes: an early mistake is carried through every later total.",
     "demo/synonyms": "Twelve words that say the same, two of which belong to each thing: vocabulary routing.",
+    "demo/synonyms-near": "The same for the two things whose words the student prefers: they are close at hand.",
+    "demo/synonyms-far": "The same for the two things whose words the student says least: they are far to reach.",
     "demo/tools": "A calculator answers in the middle of a solution: states that are not all the student's own.",
     "demo/detours": "A student that goes in halves and a teacher that has never seen that: state compatibility.",
+    "demo/detours-few": "The same with changes of at most three, a third of which go in halves.",
+    "demo/detours-many": "The same with changes of at least three, which all go in halves.",
 }
 
 

@@ -63,8 +63,9 @@ class TaskSpec(Spec):
         pattern=r"^demo/[a-z0-9-]+$",
         examples=["demo/word-problems"],
         description="A built-in task: demo/word-problems, demo/word-problems-short or demo/word-problems-long with "
-        "demo/student, demo/synonyms with demo/synonyms-student, demo/detours with demo/detours-student, demo/tools "
-        "with demo/tools-student.",
+        "demo/student; demo/synonyms, demo/synonyms-near or demo/synonyms-far with demo/synonyms-student; "
+        "demo/detours, demo/detours-few or demo/detours-many with demo/detours-student; demo/tools with "
+        "demo/tools-student.",
     )
     dataset: str | None = Field(
         None,
@@ -109,7 +110,7 @@ class TaskSpec(Spec):
         ge=0,
         le=10_000,
         description="Longer problems than any of training, solved with every evaluation (metric ood_accuracy); for "
-        "demo/word-problems-short, demo/synonyms, demo/detours and demo/tools, which have some.",
+        "demo/word-problems-short, demo/tools and all levels of demo/synonyms and demo/detours, which have some.",
     )
     max_prompt_tokens: int = Field(
         1024,

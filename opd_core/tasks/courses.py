@@ -15,23 +15,23 @@ from opd_core.tasks import (
     word_problems,
 )
 from opd_core.tasks.lessons import Lesson
-from opd_core.tasks.word_problems import Writing
+from opd_core.tasks.word_problems import Level, Writing
 
 
 @dataclass(frozen=True)
 class Course:
-    """``changes``: the fewest and the most of a problem. ``longest``: tokens of an answer, with some to spare."""
+    """``level``: the problems that are taught. ``longest``: tokens of an answer, with some to spare."""
 
     writing: Writing
-    changes: tuple[int, int]
+    level: Level
     lesson: Lesson
     longest: int
 
 
-_UP_TO_THREE = (1, 3)  # one more than the tasks themselves have
+_UP_TO_THREE = Level(changes=(1, 3))  # one more than the tasks themselves have
 
 COURSES = {
-    "word-problems": Course(word_problems.WRITING, (1, word_problems.MOST_CHANGES), lessons.lesson, 36),
+    "word-problems": Course(word_problems.WRITING, word_problems.ALL, lessons.lesson, 36),
     "synonyms": Course(synonyms.WRITING, _UP_TO_THREE, synonym_lessons.lesson, 32),
     "detours": Course(detours.WRITING, _UP_TO_THREE, detour_lessons.lesson, 52),
     "tools": Course(tools.WRITING, _UP_TO_THREE, tool_lessons.lesson, 32),

@@ -124,7 +124,7 @@ def teach(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda i: min((i + 1) / school.warmup, 1.0 - i / school.batches)
     )
-    lessons = word_problems.stories(generator, held_out=False, changes=course.changes)
+    lessons = word_problems.stories(generator, held_out=False, level=course.level)
     model.train()
     for batch in range(school.batches):
         now = school.at(batch / school.batches)
@@ -147,9 +147,9 @@ def teach(
 @torch.no_grad()
 def examine(model: LlamaForCausalLM, course: Course, tokenizer: PreTrainedTokenizerBase, problems: int) -> float:
     """Greedy exact match on held-out problems."""
-    stories = word_problems.distinct_stories(problems, seed="examination", held_out=True, changes=course.changes)
+    stories = word_problems.distinct_stories(problems, seed="examination", held_out=True, level=course.level)
     writing = course.writing
-    environment = None if writing.environment is None else writing.environment(tokenizer, course.changes[1])
+    environment = None if writing.environment is None else writing.environment(tokenizer, course.level.changes[1])
     prompts = tokenizer([story.prompt for story in stories])["input_ids"]
     written: list[list[int]] = [[] for _ in stories]
     rows = list(range(problems))

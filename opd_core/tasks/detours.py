@@ -11,18 +11,24 @@ What it isolates: state compatibility. demo/detours-teacher has seen no detour i
 it writes itself, also at the place where a detour begins; within one it takes the half for the whole and tells the
 student to leave the rest out, which is how the student fails. demo/detours-matched-teacher writes the same solutions
 but knows how a detour goes on: the control. What differs between two runs with these teachers is compatibility alone.
+
+Three difficulties, told apart by how much of what the student writes is foreign to its teacher: a third of all changes
+can go in halves in demo/detours-few (where the rest is seldom forgotten, too), six in ten in demo/detours, all in
+demo/detours-many.
 """
 
 from __future__ import annotations
 
 import re
 
-from opd_core.tasks.word_problems import ORDER, Writing, answer, answered, solution
+from opd_core.tasks.word_problems import LARGEST_CHANGE, ORDER, Level, Writing, answer, answered, solution
 
 TASK = "demo/detours"
-CHANGES = (1, 2)
-LONGER = (3, 3)
-"""Changes of a problem: of the task's own, and of those that are longer."""
+LEVELS = {
+    "demo/detours-few": Level(changes=(1, 2), longer=(3, 3), sizes=(1, 3)),
+    TASK: Level(changes=(1, 2), longer=(3, 3)),
+    "demo/detours-many": Level(changes=(1, 2), longer=(3, 3), sizes=(3, LARGEST_CHANGE)),
+}
 REST = "rest"
 DIRECT = 2
 """Changes up to this are never halved."""

@@ -14,20 +14,11 @@ from opd_core.tasks.environment import Disagreement, Environment
 from opd_core.tasks.task import Task
 
 BUILT_IN = {
-    **{name: (word_problems.WRITING, changes) for name, changes in word_problems.LEVELS.items()},
-    synonyms.TASK: (synonyms.WRITING, synonyms.CHANGES),
-    detours.TASK: (detours.WRITING, detours.CHANGES),
-    tools.TASK: (tools.WRITING, tools.CHANGES),
+    name: (made.WRITING, level)
+    for made in (word_problems, synonyms, detours, tools)
+    for name, level in made.LEVELS.items()
 }
-"""Task -> how its problems are worked, and the fewest and the most changes of one."""
-
-LONGER = {
-    "demo/word-problems-short": (3, word_problems.MOST_CHANGES),
-    synonyms.TASK: synonyms.LONGER,
-    detours.TASK: detours.LONGER,
-    tools.TASK: tools.LONGER,
-}
-"""Task -> the changes of problems longer than any of training, which the models' schooling did hold."""
+"""Task -> how its problems are worked, and which problems it has."""
 
 
 def load_task(
@@ -44,9 +35,10 @@ def load_task(
     beyond it are refused. ``eos_ids`` end a completion (default: the tokenizer's own). UserError for whatever is wrong
     with the spec or the data.
     """
-    if spec.ood_examples and spec.name not in LONGER:
+    longer = [name for name, (_, level) in BUILT_IN.items() if level.longer]
+    if spec.ood_examples and spec.name not in longer:
         raise UserError(
-            f"task.ood_examples: '{spec.name or spec.dataset}' has no longer problems ({', '.join(LONGER)} have)",
+            f"task.ood_examples: '{spec.name or spec.dataset}' has no longer problems ({', '.join(longer)} have)",
             param="task.ood_examples",
             code="no_longer_problems",
         )
@@ -54,9 +46,8 @@ def load_task(
     if spec.dataset is not None:
         task = load_dataset_task(spec, tokenizer, seed=seed, eos_ids=ends)
     elif spec.name in BUILT_IN:
-        writing, changes = BUILT_IN[spec.name]
-        longer = LONGER.get(spec.name, changes)
-        task = word_problems.load(spec, tokenizer, seed=seed, changes=changes, longer=longer, writing=writing)
+        writing, level = BUILT_IN[spec.name]
+        task = word_problems.load(spec, tokenizer, seed=seed, level=level, writing=writing)
     else:
         raise UserError(
             f"task.name: there is no built-in task '{spec.name}' (there are {', '.join(BUILT_IN)})",

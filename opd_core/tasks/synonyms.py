@@ -11,6 +11,10 @@ the thing, which belong to apples, and has all twelve at hand. A word that is su
 others that are as wrong, unless it is sent to the two that belong. Those are within reach (some of its mass is theirs)
 and the only ones that demo/synonyms-teacher supports. What was written before changes nothing of this: the teacher
 knows what comes next behind any of the words, and no word changes a total.
+
+Three difficulties, told apart by how far the words that belong are from what the student says: in demo/synonyms-near
+there are only the things of its favourites (a quarter of its words belong), in demo/synonyms-far only those whose words
+it says least (a tenth), in demo/synonyms all six.
 """
 
 from __future__ import annotations
@@ -18,12 +22,14 @@ from __future__ import annotations
 import re
 
 from opd_core.tasks import word_problems
-from opd_core.tasks.word_problems import ORDER, THINGS, Story, Writing
+from opd_core.tasks.word_problems import ORDER, THINGS, Level, Story, Writing
 
 TASK = "demo/synonyms"
-CHANGES = (1, 2)
-LONGER = (3, 3)
-"""Changes of a problem: of the task's own, and of those that are longer."""
+LEVELS = {
+    "demo/synonyms-near": Level(changes=(1, 2), longer=(3, 3), things=THINGS[:2]),
+    TASK: Level(changes=(1, 2), longer=(3, 3)),
+    "demo/synonyms-far": Level(changes=(1, 2), longer=(3, 3), things=THINGS[-2:]),
+}
 
 WORDS = (
     *("makes", "equals"),  # apples

@@ -22,12 +22,10 @@ from opd_core.spec.tool import TOOL_TASK
 from opd_core.tasks import word_problems
 from opd_core.tasks.calculator import ERROR, worked_out
 from opd_core.tasks.environment import Environment
-from opd_core.tasks.word_problems import ORDER, Story, Writing, answered
+from opd_core.tasks.word_problems import ORDER, Level, Story, Writing, answered
 
 TASK = TOOL_TASK
-CHANGES = (1, 2)
-LONGER = (3, 3)
-"""Changes of a problem: of the task's own, and of those that are longer."""
+LEVELS = {TASK: Level(changes=(1, 2), longer=(3, 3))}
 
 CALL = "calc"
 _SUM = re.compile(r"\d+ [+-] \d+")

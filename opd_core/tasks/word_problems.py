@@ -18,7 +18,7 @@ import random
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from transformers import PreTrainedTokenizerBase
@@ -35,13 +35,6 @@ LARGEST_TOTAL = 30
 LARGEST_CHANGE = 6
 MOST_CHANGES = 4
 
-LEVELS = {
-    "demo/word-problems": (1, MOST_CHANGES),
-    "demo/word-problems-short": (1, 2),
-    "demo/word-problems-long": (MOST_CHANGES, MOST_CHANGES),
-}
-"""Task -> the fewest and the most changes of its problems."""
-
 PRONOUNS = {
     "Ann": "she",
     "Ben": "he",
@@ -56,6 +49,29 @@ THINGS = ("apples", "books", "coins", "eggs", "pens", "stamps")
 ORDER = ("First", "Then", "Next", "Finally")
 GAINS = ("buys", "finds", "gets", "wins")
 LOSSES = ("drops", "gives", "loses", "sells")
+
+
+@dataclass(frozen=True)
+class Level:
+    """Which problems a task has: the fewest and the most changes, the smallest and the largest change, the things.
+
+    ``longer``: the changes of problems longer than any of training, which the models' schooling did hold; None where
+    it held no such problems.
+    """
+
+    changes: tuple[int, int]
+    longer: tuple[int, int] | None = None
+    sizes: tuple[int, int] = (1, LARGEST_CHANGE)
+    things: tuple[str, ...] = THINGS
+
+
+ALL = Level(changes=(1, MOST_CHANGES))
+
+LEVELS = {
+    "demo/word-problems": ALL,
+    "demo/word-problems-short": Level(changes=(1, 2), longer=(3, MOST_CHANGES)),
+    "demo/word-problems-long": Level(changes=(MOST_CHANGES, MOST_CHANGES)),
+}
 
 _STEP = rf"(?:{'|'.join(ORDER)}) \d+ [+-] \d+ = \d+ ; "
 _SOLUTION = re.compile(rf"(?:{_STEP})+answer (\d+)")
@@ -97,35 +113,32 @@ class Story:
         return zlib.crc32(signature.encode()) % 8 == 0
 
 
-def stories(
-    generator: random.Random, *, held_out: bool, changes: tuple[int, int] = (1, MOST_CHANGES)
-) -> Iterator[Story]:
-    """Endless stories of one side of the split; the number of changes is uniform between two bounds, both included."""
+def stories(generator: random.Random, *, held_out: bool, level: Level = ALL) -> Iterator[Story]:
+    """Endless stories of one side of the split; the number of changes is uniform between the level's two bounds."""
+    smallest, largest = level.sizes
     while True:
         total = start = generator.randint(0, LARGEST_TOTAL)
         made = []
-        for _ in range(generator.randint(*changes)):
-            lowest, highest = max(-LARGEST_CHANGE, -total), min(LARGEST_CHANGE, LARGEST_TOTAL - total)
-            change = generator.choice([c for c in range(lowest, highest + 1) if c != 0])
+        for _ in range(generator.randint(*level.changes)):
+            lowest, highest = max(-largest, -total), min(largest, LARGEST_TOTAL - total)
+            change = generator.choice([c for c in range(lowest, highest + 1) if abs(c) >= smallest])
             made.append(change)
             total += change
         story = Story(
             start=start,
             changes=tuple(made),
             name=generator.choice(list(PRONOUNS)),
-            thing=generator.choice(THINGS),
+            thing=generator.choice(level.things),
             verbs=tuple(generator.choice(GAINS if change > 0 else LOSSES) for change in made),
         )
         if story.held_out == held_out:
             yield story
 
 
-def distinct_stories(
-    count: int, *, seed: str, held_out: bool, changes: tuple[int, int] = (1, MOST_CHANGES)
-) -> list[Story]:
+def distinct_stories(count: int, *, seed: str, held_out: bool, level: Level = ALL) -> list[Story]:
     """The first ``count`` different stories of a seed."""
     found: dict[Story, None] = {}
-    source = stories(random.Random(seed), held_out=held_out, changes=changes)  # noqa: S311
+    source = stories(random.Random(seed), held_out=held_out, level=level)  # noqa: S311
     while len(found) < count:
         found.setdefault(next(source))
     return list(found)
@@ -178,15 +191,7 @@ def answer(story: Story) -> str:
 WRITING = Writing(student="demo/student", words=(), solution=solution, answer=answer, verify=verify)
 
 
-def load(
-    spec: TaskSpec,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    seed: int,
-    changes: tuple[int, int],
-    longer: tuple[int, int],
-    writing: Writing,
-) -> Task:
+def load(spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, seed: int, level: Level, writing: Writing) -> Task:
     """24,000 training problems, ``spec.eval_examples`` held-out ones, ``spec.ood_examples`` longer ones: by seed."""
     assert spec.name is not None
     unknown = [
@@ -201,9 +206,10 @@ def load(
             param="task.name",
             code="unsuitable_student",
         )
-    train = distinct_stories(TRAIN_PROBLEMS, seed=f"train {seed}", held_out=False, changes=changes)
-    held_out = distinct_stories(spec.eval_examples, seed=f"eval {seed}", held_out=True, changes=changes)
-    ood = distinct_stories(spec.ood_examples, seed=f"ood {seed}", held_out=True, changes=longer)
+    train = distinct_stories(TRAIN_PROBLEMS, seed=f"train {seed}", held_out=False, level=level)
+    held_out = distinct_stories(spec.eval_examples, seed=f"eval {seed}", held_out=True, level=level)
+    beyond = replace(level, changes=level.longer or level.changes)
+    ood = distinct_stories(spec.ood_examples, seed=f"ood {seed}", held_out=True, level=beyond)
     problems = [
         Problem(
             i,

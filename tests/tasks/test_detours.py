@@ -17,8 +17,8 @@ from opd_core.tasks.detour_lessons import lesson
 TASK = TaskSpec(name=detours.TASK, eval_examples=200)
 
 
-def some(count: int, seed: int) -> list[words.Story]:
-    return list(islice(words.stories(random.Random(seed), held_out=False, changes=detours.CHANGES), count))
+def some(count: int, seed: int, name: str = detours.TASK) -> list[words.Story]:
+    return list(islice(words.stories(random.Random(seed), held_out=False, level=detours.LEVELS[name]), count))
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,22 @@ def test_the_student_learns_detours_and_to_forget_the_rest_of_large_changes() ->
     assert min(count for count, _ in begun.values()) > 300
     assert max(forgotten[3], forgotten[4]) < 0.3
     assert min(forgotten[5], forgotten[6]) > 0.7
+
+
+def test_the_levels_differ_in_how_much_is_foreign_to_the_teacher() -> None:
+    """Of the student's lessons: the share of changes that go in halves, which the teacher has never seen."""
+    generator, share = random.Random(4), {}
+    for name in detours.LEVELS:
+        begun = changes = 0
+        for story in some(2000, seed=4, name=name):
+            written, _ = lesson(story, DETOURS.student, generator)
+            at = [written.index(when) for when in words.ORDER[: len(story.changes)]]
+            begun += sum(written[i + 3] != str(abs(c)) for i, c in zip(at, story.changes, strict=True))
+            changes += len(story.changes)
+        share[name.removeprefix("demo/detours")] = begun / changes
+    most = DETOURS.student.detour
+    # Of six sizes four are large, a little fewer near the ends of the numbers, where a large change has no room.
+    assert share == pytest.approx({"-few": most / 3, "": most * 0.62, "-many": most}, abs=0.03)
 
 
 def test_the_matched_teacher_is_taught_to_begin_none_and_to_finish_what_stands() -> None:

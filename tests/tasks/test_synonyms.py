@@ -21,8 +21,8 @@ STORY = words.Story(12, (5, -3), "Ann", "apples", ("buys", "loses"))
 TASK = TaskSpec(name=synonyms.TASK, eval_examples=200)
 
 
-def some(count: int, seed: int) -> list[words.Story]:
-    return list(islice(words.stories(random.Random(seed), held_out=False, changes=synonyms.CHANGES), count))
+def some(count: int, seed: int, name: str = synonyms.TASK) -> list[words.Story]:
+    return list(islice(words.stories(random.Random(seed), held_out=False, level=synonyms.LEVELS[name]), count))
 
 
 def number(tokens: list[str]) -> str:
@@ -87,6 +87,20 @@ def test_what_the_student_is_taught_last_is_right_in_all_but_the_words() -> None
         assert len(said) == len(story.changes)
         fitting, total = fitting + sum(word in synonyms.belonging(story.thing) for word in said), total + len(said)
     assert fitting / total < 0.2
+
+
+def test_the_levels_differ_in_how_seldom_the_student_says_what_belongs() -> None:
+    """Of the student's last lessons: the share of its words that belong, the more so the nearer the level."""
+    end, generator, share = replace(SYNONYMS.student.at(1.0), disturbance=0.0), random.Random(3), {}
+    for name in synonyms.LEVELS:
+        said = [
+            word in synonyms.belonging(story.thing)
+            for story in some(2000, seed=2, name=name)
+            for word in lesson(story, end, generator)[0]
+            if word in synonyms.WORDS
+        ]
+        share[name.removeprefix("demo/synonyms")] = sum(said) / len(said)
+    assert share == pytest.approx({"-near": 0.26, "": 1 / 6, "-far": 0.09}, abs=0.03)
 
 
 def test_the_teacher_is_taught_what_belongs_whatever_stands_before() -> None:

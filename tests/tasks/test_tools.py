@@ -117,7 +117,7 @@ def test_no_other_built_in_task_has_a_tool() -> None:
 
 def lessons(who: str, count: int) -> list[tuple[words.Story, list[str], list[str | None]]]:
     generator = random.Random(1)
-    stories = islice(words.stories(generator, held_out=False, changes=(1, 3)), count)
+    stories = islice(words.stories(generator, held_out=False, level=words.Level(changes=(1, 3))), count)
     return [(story, *lesson(story, getattr(TOOLS, who), generator)) for story in stories]
 
 

@@ -12,7 +12,7 @@ from opd_core.spec import TaskSpec, UserError
 from opd_core.tasks import load_task, oracle
 from opd_core.tasks import word_problems as words
 from opd_core.tasks.demo_tokenizer import make_tokenizer
-from opd_core.tasks.load import BUILT_IN, LONGER
+from opd_core.tasks.load import BUILT_IN
 
 TASK = TaskSpec(name="demo/word-problems", eval_examples=240)
 STORY = words.Story(12, (5, -3), "Ann", "apples", ("buys", "loses"))
@@ -42,13 +42,20 @@ def test_stories_keep_their_limits() -> None:
     assert lengths == {1, 2, 3, 4}
 
 
-@pytest.mark.parametrize("name", words.LEVELS)
-def test_every_level_is_large_and_keeps_its_number_of_changes(name: str) -> None:
-    task = load_task(TaskSpec(name=name, eval_examples=200), make_tokenizer(), seed=0, vocab_size=73)
-    fewest, most = words.LEVELS[name]
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_level_is_large_and_keeps_its_limits(name: str) -> None:
+    """Also with as many held-out problems as a spec may ask for."""
+    writing, level = BUILT_IN[name]
+    task = load_task(TaskSpec(name=name, eval_examples=10_000), make_tokenizer(writing.words), seed=0)
+    fewest, most = level.changes
     tags = {f"changes-{count}" for count in range(fewest, most + 1)}
     assert {problem.tag for problem in task.train} == {problem.tag for problem in task.eval} == tags
-    assert len({problem.prompt for problem in (*task.train, *task.eval)}) == 24_200
+    prompts = {problem.prompt for problem in (*task.train, *task.eval)}
+    assert len(prompts) == 34_000
+    told = [prompt.split() for prompt in prompts]
+    smallest, largest = level.sizes
+    assert {int(word) for one in told for word in one[4:] if word.isdigit()} == {*range(smallest, largest + 1)}
+    assert {one[3] for one in told} == set(level.things)
     assert task.name == name
 
 
@@ -56,7 +63,7 @@ def carried(level: str, seed: int) -> tuple[float, float]:
     """Solutions with one wrong total, the first, that go on as the teacher would: (wrong answers, tokens behind it)."""
     generator = random.Random(seed)
     wrong, behind = [], []
-    for story in islice(words.stories(generator, held_out=True, changes=words.LEVELS[level]), 500):
+    for story in islice(words.stories(generator, held_out=True, level=words.LEVELS[level]), 500):
         slips = iter([True])
 
         def slip(slot: int, token: str, _: int, slips=slips) -> str:
@@ -84,9 +91,10 @@ def test_the_task_is_large_distinct_and_disjoint(task) -> None:
     assert len({problem.id for problem in (*task.train, *task.eval)}) == len(task.train) + 240
 
 
-@pytest.mark.parametrize("name", LONGER)
+@pytest.mark.parametrize("name", [name for name, (_, level) in BUILT_IN.items() if level.longer])
 def test_longer_problems_are_longer_than_any_of_training(name: str) -> None:
-    writing, (_, most) = BUILT_IN[name]
+    writing, level = BUILT_IN[name]
+    most = level.changes[1]
     spec = TaskSpec(name=name, eval_examples=50, ood_examples=60)
     task = load_task(spec, make_tokenizer(writing.words), seed=0)
     assert (len(task.eval), len(task.ood)) == (50, 60)
