@@ -27,7 +27,7 @@ from opd_core.training.sharing import cuts, share, whole_scores
 from tests.training.conftest import World
 
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or torch.cuda.is_available(), reason="forks, which a GPU's threads would not survive"
+    sys.platform != "linux" or torch.cuda.is_available(), reason="processes of a job take a GPU each"
 )
 
 CPU = torch.device("cpu")
@@ -82,7 +82,8 @@ def take_part(number, world, folder, methods, sharded):
 @pytest.mark.parametrize(("methods", "sharded"), [(METHODS, False), (METHODS[:2], True)])
 def test_two_processes_take_the_gradients_of_one(methods, sharded, world, tmp_path):
     assert [int(b.rollouts.mask[share(b.rollouts, Ranks(1, 2))].sum()) > 0 for b in batches(world).values()] == [1, 0]
-    mp.start_processes(take_part, (world, tmp_path, methods, sharded), nprocs=2, start_method="fork")
+    # Not by a fork: locks of the threads that other tests left would be held in it forever.
+    mp.start_processes(take_part, (world, tmp_path, methods, sharded), nprocs=2, start_method="spawn")
     alone = gradients(world, ALONE, methods)
     parts = [load_file(tmp_path / f"{number}.safetensors") for number in (0, 1)]
     assert alone.keys() == parts[0].keys()
