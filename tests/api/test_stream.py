@@ -37,11 +37,23 @@ def parse(text):
 
 
 def watch(http, job_id, meanwhile=None, **options):
-    """All events of a stream that ends by itself, while something happens in another thread."""
-    timer = threading.Timer(0.2, meanwhile or (lambda: None))
-    timer.start()
-    answer = http.get(f"/v1/jobs/{job_id}/stream", **options)
-    timer.join()
+    """All events of a stream that ends by itself. Once it is read ``meanwhile`` happens in another thread."""
+    reading, read = threading.Event(), Viewer._read
+
+    async def noticed(viewer, *given, **patience):
+        reading.set()
+        return await read(viewer, *given, **patience)
+
+    def then():
+        if reading.wait(30) and meanwhile is not None:
+            meanwhile()
+
+    other = threading.Thread(target=then)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Viewer, "_read", noticed)
+        other.start()
+        answer = http.get(f"/v1/jobs/{job_id}/stream", **options)
+        other.join()
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.headers["cache-control"] == "no-cache"
