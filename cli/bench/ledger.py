@@ -3,11 +3,13 @@
 plan.json         the plan as it was run last
 jobs.json         cell key -> job id
 runs/LABEL.json   one record for each run that has ended; remove a file to have that run again
+kept.json         the jobs that ever had a record: where it is gone, another job is wanted
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ class Ledger:
         self.write("plan.json", plan.model_dump_json(indent=1))
         jobs = folder / "jobs.json"
         self.jobs: dict[str, str] = json.loads(jobs.read_text(encoding="utf-8")) if jobs.is_file() else {}
+        kept = folder / "kept.json"
+        self.kept: set[str] = set(json.loads(kept.read_text(encoding="utf-8"))) if kept.is_file() else set()
 
     def set_job(self, cell: Cell, job: str | None) -> None:
         """Remember the job of a cell; None forgets it."""
@@ -44,6 +48,13 @@ class Ledger:
     def keep(self, record: Record) -> None:
         """Keep the record of a run that has ended."""
         self.write(f"runs/{record.label}.json", record.model_dump_json(indent=1))
+        self.remember([record])
+
+    def remember(self, records: Iterable[Record]) -> None:
+        """These records are there; whoever died behind the last one had not noted it."""
+        if found := {record.job for record in records if record.job} - self.kept:
+            self.kept |= found
+            self.write("kept.json", json.dumps(sorted(self.kept), indent=1))
 
     def records(self) -> list[Record]:
         """Everything that has ended, by file name. Raises UserError for a file that is no record."""

@@ -37,6 +37,7 @@ Say = Callable[[str], object]
 def run(client: Client, cells: list[Cell], ledger: Ledger, *, tell: Tell, say: Say, poll_s: float = _POLL_S) -> None:
     """Bring every cell to its end. ``tell`` hears how far it is, ``say`` of every run that has ended."""
     ended = done(ledger.records(), cells)
+    ledger.remember(ended.values())
     waiting = [cell for cell in cells if cell.key not in ended]
     open_jobs: dict[str, tuple[Cell, Job]] = {}
     failed = sum(record.status != "succeeded" for record in ended.values())
@@ -96,17 +97,18 @@ def collect(client: Client, cell: Cell, job: Job) -> Record:
 
 def _job_of(client: Client, cell: Cell, ledger: Ledger) -> Job:
     """The job that stands for a cell. Submitting carries a key of the cell, so that a submission that was not noted
-    down before a crash is found again.
+    down before a crash is found again. Whose record was removed is wanted anew, under a key of its own.
     """
     known = ledger.jobs.get(cell.key)
-    if known is not None:
+    removed = known in ledger.kept
+    if known is not None and not removed:
         try:
             return client.job(known)
         except ApiError as error:
             if error.status != 404:
                 raise
             ledger.set_job(cell, None)  # of a service that is gone, or deleted
-    job = client.submit(cell.body, idempotency_key=cell.key)
+    job = client.submit(cell.body, idempotency_key=f"{cell.key}-after-{known}" if removed else cell.key)
     ledger.set_job(cell, job.id)
     return job
 

@@ -110,14 +110,30 @@ def test_failures_are_kept_and_counted(world):
 
 
 def test_what_has_ended_is_not_asked_for_again(world):
-    go, ledger, _, _ = world
+    go, _ledger, _, _ = world
     go(FakeClient())
     again = FakeClient()
     go(again)
     assert not again.keys
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_run_whose_record_was_removed_is_run_again(world, noted):
+    """By the same service, which knows the job that has ended; also where the first process died behind the record."""
+    go, ledger, _, _ = world
+    client = FakeClient()
+    go(client)
+    if not noted:
+        ledger.kept.clear()
+        go(client)
+    first = {record.label: record.job for record in ledger.records()}
     (ledger.folder / "runs" / "works.base.s0.json").unlink()
-    go(again)
-    assert len(again.keys) == 1
+    go(client)
+    second = {record.label: record.job for record in ledger.records()}
+    assert len(client.keys) == 5
+    assert first.items() - second.items() == {("works.base.s0", first["works.base.s0"])}
+    go(client)
+    assert len(client.keys) == 5
 
 
 def test_a_job_that_the_service_no_longer_knows_is_submitted_again(world):
