@@ -143,6 +143,8 @@ def test_where_a_words_mass_goes_decides(words: Models) -> None:
     for measure in ("student", "by softmax"):
         near, middle, far = (found[level][measure] for level in ("-near", "", "-far"))
         assert near > 1.3 * middle > 1.3 * 1.3 * far
+    assert found[""]["student"] > 0.1
+    assert found[""]["by softmax"] < 0.35
     assert found["-near"]["by softmax"] < 0.4
 
 

@@ -46,7 +46,8 @@ def test_stories_keep_their_limits() -> None:
 def test_every_level_is_large_and_keeps_its_limits(name: str) -> None:
     """Also with as many held-out problems as a spec may ask for."""
     writing, level = BUILT_IN[name]
-    task = load_task(TaskSpec(name=name, eval_examples=10_000), make_tokenizer(writing.words), seed=0)
+    tokenizer = make_tokenizer(writing.words)
+    task = load_task(TaskSpec(name=name, eval_examples=10_000), tokenizer, seed=0, vocab_size=len(tokenizer))
     fewest, most = level.changes
     tags = {f"changes-{count}" for count in range(fewest, most + 1)}
     assert {problem.tag for problem in task.train} == {problem.tag for problem in task.eval} == tags

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import psutil
 import pytest
 import torch
-import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
 from opd_core.models import whole
@@ -25,6 +24,7 @@ from opd_core.training.run import Stopped, train
 from opd_core.training.sharded import sharded_step
 from opd_core.training.sharing import cuts, share, whole_scores
 from tests.training.conftest import World
+from tests.two_processes import in_two_processes
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or torch.cuda.is_available(), reason="processes of a job take a GPU each"
@@ -82,8 +82,7 @@ def take_part(number, world, folder, methods, sharded):
 @pytest.mark.parametrize(("methods", "sharded"), [(METHODS, False), (METHODS[:2], True)])
 def test_two_processes_take_the_gradients_of_one(methods, sharded, world, tmp_path):
     assert [int(b.rollouts.mask[share(b.rollouts, Ranks(1, 2))].sum()) > 0 for b in batches(world).values()] == [1, 0]
-    # Not by a fork: locks of the threads that other tests left would be held in it forever.
-    mp.start_processes(take_part, (world, tmp_path, methods, sharded), nprocs=2, start_method="spawn")
+    in_two_processes(take_part, world, tmp_path, methods, sharded)
     alone = gradients(world, ALONE, methods)
     parts = [load_file(tmp_path / f"{number}.safetensors") for number in (0, 1)]
     assert alone.keys() == parts[0].keys()

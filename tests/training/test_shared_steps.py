@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
 from opd_core.recipes import resolve
@@ -20,6 +19,7 @@ from opd_core.training.prepare import prepare
 from opd_core.training.ranks import ALONE, joined
 from opd_core.training.step import train_step
 from tests.tokenizers import other_model
+from tests.two_processes import in_two_processes
 
 CPU = torch.device("cpu")
 
@@ -84,8 +84,7 @@ def take_part(number, specs, folder):
 
 
 def test_two_processes_take_the_step_of_one(specs, tmp_path):
-    # Not by a fork: where other tests had left threads with locks, the fork waited for them forever.
-    mp.start_processes(take_part, (specs, tmp_path), nprocs=2, start_method="spawn")
+    in_two_processes(take_part, specs, tmp_path)
     alone = gradients(specs, tmp_path / "alone", ALONE)
     parts = [load_file(tmp_path / f"{number}.safetensors") for number in (0, 1)]
     assert alone.keys() == parts[0].keys()
