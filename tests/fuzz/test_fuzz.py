@@ -1,6 +1,7 @@
 """The short form of ``make fuzz``: every operation is asked, every answer is documented, nothing fails or is left over.
 
-A fixed seed: the same requests on every run. New ones are what ``make fuzz`` is for.
+A fixed seed: the same requests on every run, but for constants that Hypothesis takes from whatever modules other tests
+have loaded. New ones are what ``make fuzz`` is for.
 """
 
 import pytest
@@ -28,7 +29,7 @@ def test_every_answer_is_a_documented_one(world, mode):
 
 
 def test_sequences_of_operations_leave_nothing_behind(world):
-    stateful(world, 1, 8, 20)
+    stateful(world, 1, 24, 20)  # of eight not one was accepted beside some other tests
     assert {201, 202} <= set(world.app.statuses)
     assert world.orphans() == []
 
