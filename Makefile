@@ -58,7 +58,7 @@ chaos: $(VENV)/.dev  ## real jobs under 300 faults and a checker over what they 
 mutants: $(VENV)/.dev  ## break the objective and the loop line by line: every breakage must turn a test red
 	$(BIN)/python tests/mutation/run.py
 
-fuzz: $(VENV)/.dev  ## at least 20,000 generated requests to the whole API, alone and in sequences; half an hour
+fuzz: $(VENV)/.dev  ## at least 20,000 generated requests to the whole API, alone and in sequences; a few minutes
 	$(BIN)/python -m tests.fuzz.run
 
 audit: $(VENV)/.dev  ## known holes in the installed versions, where PyPI can be reached

@@ -29,7 +29,7 @@ def test_every_answer_is_a_documented_one(world, mode):
 
 
 def test_sequences_of_operations_leave_nothing_behind(world):
-    stateful(world, 1, 24, 20)  # of eight not one was accepted beside some other tests
+    stateful(world, 1, 24, 20)
     assert {201, 202} <= set(world.app.statuses)
     assert world.orphans() == []
 
