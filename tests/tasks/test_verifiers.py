@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import time
+from contextlib import suppress
 from decimal import Decimal
 
 import pytest
 from pydantic import ValidationError
 
 from opd_core.spec import UserError, Verifier
+from opd_core.tasks import math_answers
 from opd_core.tasks.verifiers import last_number, make_verifier
 
 
@@ -117,6 +120,42 @@ def test_what_is_no_pattern_is_refused_in_the_spec(pattern: str) -> None:
 )
 def test_math(completion: str, answer: str, right: bool) -> None:
     assert make_verifier(Verifier(kind="math"))(completion, answer) is right
+
+
+def _busy(seconds: float) -> bool:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+    return True
+
+
+def test_the_time_of_a_mathematical_answer_is_the_processors(monkeypatch) -> None:
+    monkeypatch.setattr(math_answers, "_LIMIT_S", 0.1)
+    monkeypatch.setattr(math_answers, "verify", lambda *_, **__: time.sleep(0.4) is None)
+    assert math_answers.math_matches("1", "1")
+    monkeypatch.setattr(math_answers, "verify", lambda *_, **__: _busy(5.0))
+    assert not math_answers.math_matches("1", "1")
+
+
+def test_a_time_limit_that_struck_in_a_destructor_strikes_again(monkeypatch) -> None:
+    def deaf(*_, **__) -> bool:
+        with suppress(math_answers._TimeUp):
+            _busy(5.0)
+        return _busy(5.0)
+
+    monkeypatch.setattr(math_answers, "_LIMIT_S", 0.1)
+    monkeypatch.setattr(math_answers, "verify", deaf)
+    assert not math_answers.math_matches("1", "1")
+    assert _busy(0.3)  # and not once it is over
+
+
+def test_an_answer_that_was_cut_off_while_it_was_read_is_read_again(monkeypatch) -> None:
+    read = math_answers.parse
+    monkeypatch.setattr(math_answers, "_LIMIT_S", 0.1)
+    monkeypatch.setattr(math_answers, "parse", lambda *_, **__: _busy(5.0))
+    assert not math_answers.math_matches("12345", "12345")
+    monkeypatch.setattr(math_answers, "parse", read)
+    assert math_answers.math_matches("12345", "12345")
 
 
 def test_programs_are_not_run_unless_the_operator_allows_it() -> None:
