@@ -36,7 +36,7 @@ def test_a_job_from_submission_to_its_files(client, services, tmp_path, broker):
             finish()
         events.append(event)
     assert [kind for _, kind, _ in events] == ["status", "progress", "status", "end"]
-    assert client.wait(job.id, timeout_s=5).status == "succeeded"
+    assert client.wait(job.id, timeout_s=60).status == "succeeded"
     assert client.job(job.id).latest_checkpoint == checkpoint.id
     assert [found.id for found in client.jobs(status="succeeded").data] == [job.id]
     assert client.events(job.id).data[0].type == "created"

@@ -220,7 +220,7 @@ def test_the_client_asks_and_waits(client, services, job_id, files):
     files.write_json(answer_file(asked.id), answer)
     services.questions.finish(asked.id, 1)
     told = []
-    done = client.answer(asked, timeout_s=10, poll_s=0.01, tell=told.append)
+    done = client.answer(asked, timeout_s=60, poll_s=0.01, tell=told.append)
     assert done.result.sequences[0].replanned.tokens[0].coefficient == 2.0
     assert [question.status for question in told] == ["answered"]
     with pytest.raises(TimeoutError, match="still waiting"):
