@@ -27,15 +27,13 @@ class Ledger:
     def __init__(self, folder: Path, plan: Plan) -> None:
         self.folder = folder
         self._runs = folder / "runs"
-        known = folder / "plan.json"
-        if known.is_file() and (name := json.loads(known.read_text(encoding="utf-8"))["name"]) != plan.name:
+        known = self._read("plan.json")
+        if known is not None and (name := known["name"]) != plan.name:
             raise UserError(f"--out: {str(folder)!r} holds the plan '{name}'; choose another directory", param="out")
         self._runs.mkdir(parents=True, exist_ok=True)
         self.write("plan.json", plan.model_dump_json(indent=1))
-        jobs = folder / "jobs.json"
-        self.jobs: dict[str, str] = json.loads(jobs.read_text(encoding="utf-8")) if jobs.is_file() else {}
-        kept = folder / "kept.json"
-        self.kept: set[str] = set(json.loads(kept.read_text(encoding="utf-8"))) if kept.is_file() else set()
+        self.jobs: dict[str, str] = self._read("jobs.json") or {}
+        self.kept: set[str] = set(self._read("kept.json") or ())
 
     def set_job(self, cell: Cell, job: str | None) -> None:
         """Remember the job of a cell; None forgets it."""
@@ -65,6 +63,11 @@ class Ledger:
             except ValidationError as error:
                 raise UserError(f"--out: {str(file)!r} is no record of a run: {error.errors()[0]['msg']}") from error
         return found
+
+    def _read(self, name: str) -> Any:
+        """What a JSON file holds, None where there is none."""
+        file = self.folder / name
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
     def write(self, name: str, content: str) -> None:
         """Write a text file, whole."""

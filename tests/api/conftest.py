@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from opd_core.runs.live import LiveWriter
 from opd_core.runs.settings import Settings
 from opd_core.runs.store import RunStore
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 TOKEN = "a-test-token"
 SPEC = {
@@ -45,10 +45,7 @@ class Broker:
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while not self._answers():
-            assert time.monotonic() < deadline, "the broker did not start"
-            time.sleep(0.01)
+        wait_until(self._answers, "the broker did not start", 60)
 
     def stop(self) -> None:
         if self._process is not None:
@@ -137,10 +134,7 @@ class Server:
 
     def start(self) -> None:
         self._thread.start()
-        deadline = time.monotonic() + 60
-        while not self.server.started:
-            assert time.monotonic() < deadline, "the service did not start"
-            time.sleep(0.01)
+        wait_until(lambda: self.server.started, "the service did not start", 60)
 
     def stop(self) -> None:
         if self._thread.is_alive():

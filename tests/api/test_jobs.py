@@ -3,7 +3,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from base64 import b64decode
 
 import redis
@@ -17,6 +16,7 @@ from opd_core.runs.queue import TASK_NAME
 from opd_core.runs.settings import Settings
 from opd_core.spec import JobSpec
 from tests.api.conftest import SPEC, TOKEN
+from tests.waiting import wait_until
 
 
 def problem_of(response, status):
@@ -287,10 +287,11 @@ def test_the_reconciler_runs_inside_the_service(settings, broker):
         job_id = http.post("/v1/jobs", json=SPEC).json()["id"]
         store = app.state.services.store
         store.claim(job_id, "w1", -1)
-        deadline = time.monotonic() + 60
-        while store.get_job(job_id).status != "queued" or len(queued(broker)) < 2:
-            assert time.monotonic() < deadline, "the lost job was not taken back and announced"
-            time.sleep(0.02)
+        wait_until(
+            lambda: store.get_job(job_id).status == "queued" and len(queued(broker)) >= 2,
+            "the lost job was not taken back and announced",
+            60,
+        )
     assert "reconciler" not in [thread.name for thread in threading.enumerate()]
 
 
@@ -306,10 +307,7 @@ def test_the_reconciler_outlives_an_error_that_nobody_foresaw(settings, broker, 
 
     monkeypatch.setattr(store, "due", broken_at_first)
     with TestClient(app):
-        deadline = time.monotonic() + 60
-        while len(rounds) < 3:
-            assert time.monotonic() < deadline, "nobody looks for lost jobs any more"
-            time.sleep(0.02)
+        wait_until(lambda: len(rounds) >= 3, "nobody looks for lost jobs any more", 60)
 
 
 def test_the_reconciler_runs_alone_and_stops_when_told(tmp_path, broker):
@@ -319,10 +317,7 @@ def test_the_reconciler_runs_alone_and_stops_when_told(tmp_path, broker):
     job = store.create_job(spec, resolve(spec), [])
     process = subprocess.Popen([sys.executable, "-m", "api.reconciler"], env=environment)
     try:
-        deadline = time.monotonic() + 60
-        while queued(broker) != [job.id]:
-            assert time.monotonic() < deadline, "the bell was not rung"
-            time.sleep(0.05)
+        wait_until(lambda: queued(broker) == [job.id], "the bell was not rung", 60)
         process.terminate()
         assert process.wait(20) == 0
     finally:

@@ -1,7 +1,5 @@
 """What one token may ask: how fast, how many live streams, how many waiting jobs."""
 
-import time
-
 import httpx
 import pytest
 from fastapi.testclient import TestClient
@@ -12,6 +10,7 @@ from api.places import Places
 from api.problems import ProblemError
 from tests.api.conftest import SPEC, TOKEN
 from tests.api.test_jobs import problem_of
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -102,10 +101,8 @@ def test_open_streams_are_limited_and_free_their_place(limited, serve):
             assert problem_of(refused, 429)["type"] == "urn:opd:problem:too_many_streams"
             assert refused.headers["retry-after"]
             assert "opd_live_streams 2.0" in http.get("/metrics").text
-        deadline = time.monotonic() + 60
-        while app.state.services.streams.open:  # a viewer that left is noticed with the next update
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        left = "a viewer that left is noticed with the next update"
+        wait_until(lambda: not app.state.services.streams.open, left, 60)
         with http.stream("GET", stream) as again:
             assert again.status_code == 200
 

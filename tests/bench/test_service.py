@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cli.running import Running, running_service, wait_until
+from tests.cli.running import Running, running_service
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.service
 

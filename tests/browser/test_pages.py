@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Locator, expect
 
 from tests.browser.conftest import Viewer
-from tests.cli.running import wait_until
 from tests.dashboard.fake_api import DONE, HOSTILE, ROUTED, RUNNING, SHORTER, FakeApi
+from tests.waiting import wait_until
 
 BOTH = pytest.mark.parametrize("viewer", ["light", pytest.param("dark", marks=pytest.mark.long)], indirect=True)
 
@@ -249,7 +249,7 @@ def test_pages_follow_a_running_job_and_stop_with_it(viewer: Viewer, fake_api: F
     fake_api.world.advance(5)
     slider = viewer.page.get_by_role("slider")
     expect(slider).to_have_attribute("aria-valuetext", "25")
-    wait_until(lambda: drawn() != first, "the strip follows")
+    wait_until(lambda: drawn() != first, "the strip follows", 60)
     # A look at one token pins the step; the run goes on underneath.
     token(viewer, 7).click()
     expect(viewer.page).to_have_url(re.compile("step=25"))

@@ -14,8 +14,9 @@ from api.client import Client
 from api.schemas import Probe
 from dashboard.shaping.text import visible
 from tests.browser.conftest import Viewer, dashboard_over, tab
-from tests.cli.running import running_service, wait_until
+from tests.cli.running import running_service
 from tests.tiny import TinyWorld
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.service
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 from api.client import Client
 from tests.ports import free_port
 from tests.tiny import TinyWorld, tiny_body
+from tests.waiting import wait_until
 
 READY = "Ctrl-C stops everything"
 
@@ -35,14 +35,6 @@ def processes_of(home: Path) -> dict[int, str]:
         except OSError:  # it ended while we looked
             continue
     return {pid: command for pid, command in found.items() if command}
-
-
-def wait_until(condition: Callable[[], bool], what: str | Callable[[], str], seconds: float = 60.0) -> None:
-    """Fails with ``what``, if need be told only then."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what if isinstance(what, str) else what()
-        time.sleep(0.1)
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from cli import up
 from cli.main import app
 from cli.processes import Part, PartFailed, RunningPart
 from opd_core.runs.settings import Settings
-from tests.cli.running import processes_of, service, wait_until
+from tests.cli.running import processes_of, service
+from tests.waiting import wait_until
 
 
 def part_pid(home: Path, words: str) -> int:
@@ -80,8 +81,8 @@ def test_part_that_dies_is_started_again_once(home: Path) -> None:
         url = json.loads((home / "run" / "service.json").read_text())["api_url"]
         first = part_pid(home, "api.serve")
         os.kill(first, signal.SIGKILL)
-        wait_until(lambda: "starting it again" in (home / "up.txt").read_text(), "not restarted")
-        wait_until(lambda: _is_alive(url), "not back")
+        wait_until(lambda: "starting it again" in (home / "up.txt").read_text(), "not restarted", 60)
+        wait_until(lambda: _is_alive(url), "not back", 60)
         os.kill(part_pid(home, "api.serve"), signal.SIGKILL)
         assert process.wait(timeout=60) == 1
         assert "died a second time" in (home / "up.txt").read_text()

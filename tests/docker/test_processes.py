@@ -10,8 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from cli.broker import server_binary
 from tests.ports import free_port
 from tests.postgres import SERVER, fresh_database
 from tests.s3 import s3_server
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
@@ -119,14 +119,6 @@ def stack(tmp_path: Path, tiny_world: Any, database_url: str) -> Iterator[Stack]
             stack.stop()
 
 
-def until(true: Callable[[], bool], stack: Stack, timeout_s: float = 120.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        if time.monotonic() > deadline:
-            pytest.fail(stack.logs())
-        time.sleep(0.2)
-
-
 def answers(url: str) -> bool:
     try:
         return httpx.get(url, timeout=5.0).is_success
@@ -139,7 +131,7 @@ def test_the_services_of_the_compose_file_train_a_job(stack: Stack, tiny_world: 
     for name in ("api", "reconciler", "worker-cpu", "aside", "dashboard"):
         stack.start(name)
     api, page = (f"http://127.0.0.1:{stack.ports[port]}" for port in ("8321", "8501"))
-    until(lambda: answers(f"{api}/livez") and answers(f"{page}/_stcore/health"), stack)
+    wait_until(lambda: answers(f"{api}/livez") and answers(f"{page}/_stcore/health"), stack.logs, 120)
     assert httpx.get(f"{api}/v1/jobs", timeout=10.0).status_code == 401
     with Client(api, "token-of-the-compose-test") as client:
         spec = {

@@ -8,8 +8,9 @@ import pytest
 from safetensors.torch import load_file
 
 from api.client import ApiError
-from tests.cli.running import Running, wait_until
+from tests.cli.running import Running
 from tests.integration.test_service import LONG, wait_for_step
+from tests.waiting import wait_until
 from tests.worker.conftest import is_running
 
 pytestmark = pytest.mark.service
@@ -29,9 +30,9 @@ def test_paused_and_resumed_ends_with_the_bits_of_an_uninterrupted_run(running: 
     paused = client.submit(spec)
     pid = wait_for_step(running, paused.id, 5)
     assert client.save(paused.id).save_wanted
-    wait_until(lambda: len(client.checkpoints(paused.id).data) == 1, "the wished checkpoint")
+    wait_until(lambda: len(client.checkpoints(paused.id).data) == 1, "the wished checkpoint", 60)
     assert client.pause(paused.id).status == "pausing"
-    wait_until(lambda: client.job(paused.id).status == "paused", "paused")
+    wait_until(lambda: client.job(paused.id).status == "paused", "paused", 60)
     assert not is_running(pid)
     saved = client.checkpoints(paused.id).data
     assert 5 <= saved[0].step < saved[-1].step < 150  # the wished one, and the one of the pause

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cli.running import Running, wait_until
+from tests.cli.running import Running
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.service
 

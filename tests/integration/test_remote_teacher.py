@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from opd_core.spec import ModelSpec
 from tests.cli.running import Running
 from tests.loopback import Loopback
 from tests.teachers.fake_server import FakeServer
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.service
 
@@ -65,9 +65,9 @@ def test_it_trains_pauses_when_the_server_vanishes_and_goes_on(running: Running,
     assert report.models["teacher"]["name"] == "tiny at big-teacher"
 
     job = client.submit(spec_of(running)).id
-    until(lambda: (client.job(job).progress.step or 0) >= 5)
+    wait_until(lambda: (client.job(job).progress.step or 0) >= 5, seconds=120)
     server.down = True
-    until(lambda: client.job(job).status == "paused")
+    wait_until(lambda: client.job(job).status == "paused", seconds=120)
     resting = client.job(job)
     assert resting.error is None
     assert any(event.type == "teacher_unreachable" for event in client.events(job).data)
@@ -111,10 +111,3 @@ def test_a_server_that_nobody_registered_is_refused_at_the_door(running: Running
         running.client.submit(spec_of(running, teacher={"endpoint": "other"}))
     with pytest.raises(ApiError, match="without a folder for weights"):
         running.client.submit(spec_of(running, rollout={"endpoint": "big-teacher"}))
-
-
-def until(true: Any, timeout_s: float = 120.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.running import Running, processes_of, running_service, wait_until
+from tests.cli.running import Running, processes_of, running_service
+from tests.waiting import wait_until
 from tests.worker.conftest import is_running
 
 pytestmark = pytest.mark.service

@@ -24,11 +24,11 @@ from api.client import Client
 from api.schemas import Attempt
 from cli.broker import server_binary
 from tests.chaos.stack import CODE, LIGHT
-from tests.cli.running import wait_until
 from tests.hosts import Connect, Host, Line, possible, to_path, to_port
 from tests.ports import free_port
 from tests.postgres import SERVER, fresh_database
 from tests.s3 import s3_server
+from tests.waiting import wait_until
 from worker.leash import leashed
 
 pytestmark = [

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from tests.cli.running import running_service, wait_until
+from tests.cli.running import running_service
 from tests.cli.test_examples import EXAMPLES, train
+from tests.waiting import wait_until
 
 LORA = {"lora": {"rank": 8}}
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from opd_core.runs.rows import Claim, Event, Job
 from opd_core.runs.settings import Settings
 from opd_core.runs.store import RunStore
 from opd_core.spec import JobSpec
+from tests.waiting import wait_until
 from worker.supervisor import Ending, Supervisor
 
 FAKE_TRAINER = Path(__file__).with_name("fake_trainer.py")
@@ -99,13 +98,6 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
 
 
 @pytest.fixture

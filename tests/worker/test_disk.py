@@ -9,7 +9,8 @@ from collections import namedtuple
 import pytest
 
 from opd_core.runs.settings import Settings
-from tests.worker.conftest import Bench, wait_until
+from tests.waiting import wait_until
+from tests.worker.conftest import Bench
 from tests.worker.test_supervisor import running
 from worker import tasks
 from worker.disk import WAITING, Disks

@@ -8,7 +8,8 @@ import time
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from tests.worker.conftest import Bench, wait_until
+from tests.waiting import wait_until
+from tests.worker.conftest import Bench
 from worker.lease import LeaseKeeper
 
 LONG = 1000.0

@@ -17,7 +17,8 @@ from sqlalchemy import update
 from opd_core.runs.artifacts import RunFiles, job_files
 from opd_core.runs.rows import Job
 from opd_core.runs.tables import attempts
-from tests.worker.conftest import FAKE_TRAINER, Bench, is_running, wait_until
+from tests.waiting import wait_until
+from tests.worker.conftest import FAKE_TRAINER, Bench, is_running
 from worker.supervisor import Ending, Stop, judge
 
 
