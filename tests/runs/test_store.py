@@ -1,6 +1,8 @@
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from threading import Barrier
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -551,3 +553,18 @@ def test_whatever_happens_the_machine_holds(store, actions):
     claimed = [event.attempt for event in events if event.type == "claimed"]
     assert claimed == list(range(1, len(claimed) + 1))
     assert (seen[-1].finished_at is not None) == (seen[-1].status in TERMINAL)
+
+
+def test_workers_of_one_name_may_come_at_the_same_moment(store):
+    """Each would find no row of that name and insert one."""
+    together = Barrier(2, timeout=60)
+
+    def come(name):
+        together.wait()
+        store.heartbeat_worker(name, "h", ["cpu"], 1)
+
+    names = [f"w{number}" for number in range(20)]
+    with ThreadPoolExecutor(2) as pool:
+        for name in names:
+            list(pool.map(come, [name, name]))
+    assert {worker.name for worker in store.list_workers()} == set(names)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from opd_core.runs import tables as t
 from opd_core.runs.rows import QueueCount, Worker
@@ -36,10 +37,15 @@ class Workers(Base):
             "labels": dict(labels or {}),
             "seen_at": t.db_now(),
         }
+        again = update(t.workers).where(t.workers.c.name == name).values(seen)
         with self._write() as connection:
-            known = connection.execute(update(t.workers).where(t.workers.c.name == name).values(seen))
-            if not known.rowcount:
-                connection.execute(insert(t.workers).values(name=name, started_at=t.db_now(), **seen))
+            if connection.execute(again).rowcount:
+                return
+            try:
+                with connection.begin_nested():
+                    connection.execute(insert(t.workers).values(name=name, started_at=t.db_now(), **seen))
+            except IntegrityError:  # another worker of this name has come in between
+                connection.execute(again)
 
     def remove_worker(self, name: str) -> None:
         """A worker says goodbye."""
